@@ -1,0 +1,209 @@
+//! Asks the cluster for its routing table, over a connection of its own that is kept while it works.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use distribkv::wire::v1::{ShardsRequest, ShardsResponse};
+use h2::client::SendRequest;
+use http::{Request, header};
+use prost::Message as _;
+use tokio::net::TcpStream;
+
+use crate::message::PREFIX_BYTES;
+use crate::routing::{Routing, RoutingError};
+use crate::status::{self, ErrorKind, Failure};
+
+/// How long one attempt may take, dialling included.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Rounds over all addresses at the start, before the cluster counts as unreachable.
+const ROUNDS_MAX: usize = 10;
+/// The pause between such rounds.
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// The largest routing table that is read.
+const TABLE_BYTES_MAX: usize = 4 << 20;
+
+/// Who asks.
+pub struct Control {
+    /// Whom to ask, in turn: the endpoints given, then what the cluster told.
+    addresses: Vec<String>,
+    endpoints: usize,
+    turn: usize,
+    session: Option<Session>,
+}
+
+struct Session {
+    sender: SendRequest<Bytes>,
+    address: String,
+}
+
+/// Why there is no routing table.
+#[derive(Debug)]
+pub enum ControlError {
+    /// The address does not answer in time, or not at all.
+    Unreachable(std::io::Error),
+    /// The connection broke, or it is not HTTP/2 that is spoken there.
+    Http2(h2::Error),
+    /// The address is none.
+    Address(http::Error),
+    /// The server refused the call.
+    Refused(Failure),
+    /// The answer is no routing table.
+    Table(RoutingError),
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Http2(error) => error.fmt(f),
+            Self::Address(error) => error.fmt(f),
+            Self::Refused(failure) => write!(f, "{} from Cluster.Shards", failure.kind),
+            Self::Table(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ControlError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreachable(error) => Some(error),
+            Self::Http2(error) => Some(error),
+            Self::Address(error) => Some(error),
+            Self::Table(error) => Some(error),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+impl Control {
+    /// Asks these endpoints, and the nodes that they tell of.
+    pub fn new(endpoints: &[String]) -> Self {
+        assert!(!endpoints.is_empty(), "the command line asks for an endpoint");
+        Self { addresses: endpoints.to_vec(), endpoints: endpoints.len(), turn: 0, session: None }
+    }
+
+    /// The first routing table: every address is tried several times.
+    pub async fn first_routing(&mut self) -> Result<Routing, ControlError> {
+        let mut attempt = 1;
+        loop {
+            match self.routing().await {
+                Ok(routing) => return Ok(routing),
+                Err(error) if attempt == ROUNDS_MAX * self.endpoints => return Err(error),
+                Err(_) => {}
+            }
+            if attempt % self.endpoints == 0 {
+                tokio::time::sleep(ROUND_PAUSE).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Whether any endpoint can be connected to: each is tried several times.
+    pub async fn reach(&mut self) -> Result<(), ControlError> {
+        let mut attempt = 1;
+        loop {
+            let address = &self.addresses[attempt % self.endpoints];
+            match limited(async { TcpStream::connect(address).await.map_err(ControlError::Unreachable) })
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(error) if attempt == ROUNDS_MAX * self.endpoints => return Err(error),
+                Err(_) => {}
+            }
+            if attempt % self.endpoints == 0 {
+                tokio::time::sleep(ROUND_PAUSE).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The routing table as one node has it: the one asked last, or the next where that one fails.
+    pub async fn routing(&mut self) -> Result<Routing, ControlError> {
+        let session = self.session.take();
+        let address = self.addresses[self.turn % self.addresses.len()].clone();
+        let asked = limited(async {
+            let mut session = match session {
+                Some(session) => session,
+                None => dial(address).await?,
+            };
+            let response = ask(&mut session).await?;
+            Ok((session, response))
+        })
+        .await;
+        let told = asked.and_then(|(session, response)| {
+            let routing = Routing::of_response(&response).map_err(ControlError::Table)?;
+            Ok((session, routing))
+        });
+        match told {
+            Ok((session, routing)) => {
+                self.session = Some(session);
+                self.addresses.truncate(self.endpoints);
+                let told = routing.nodes.iter().map(|node| node.address.clone());
+                self.addresses.extend(told.filter(|address| !address.is_empty()));
+                Ok(routing)
+            }
+            Err(error) => {
+                self.turn += 1;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Bounds the time of an attempt.
+async fn limited<T>(attempt: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
+    let too_late = || Err(ControlError::Unreachable(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await.unwrap_or_else(|_| too_late())
+}
+
+async fn dial(address: String) -> Result<Session, ControlError> {
+    let stream = TcpStream::connect(&address).await.map_err(ControlError::Unreachable)?;
+    let (sender, driver) = h2::client::handshake(stream).await.map_err(ControlError::Http2)?;
+    // Ends with the last handle to the session; what breaks it is told to the call that is under way.
+    tokio::spawn(async move { drop(driver.await) });
+    Ok(Session { sender, address })
+}
+
+async fn ask(session: &mut Session) -> Result<ShardsResponse, ControlError> {
+    let mut sender = session.sender.clone().ready().await.map_err(ControlError::Http2)?;
+    let request = Request::post(format!("http://{}/distribkv.v1.Cluster/Shards", session.address))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .body(())
+        .map_err(ControlError::Address)?;
+    let (response, mut stream) = sender.send_request(request, false).map_err(ControlError::Http2)?;
+    let message = ShardsRequest {}.encode_to_vec();
+    let mut body = vec![0; PREFIX_BYTES];
+    body[1..].copy_from_slice(&(message.len() as u32).to_be_bytes());
+    body.extend(message);
+    stream.send_data(body.into(), true).map_err(ControlError::Http2)?;
+    let response = response.await.map_err(ControlError::Http2)?;
+    answer(response).await
+}
+
+/// Takes the whole answer.
+async fn answer(response: http::Response<h2::RecvStream>) -> Result<ShardsResponse, ControlError> {
+    let refused = |kind| ControlError::Refused(Failure::of(kind));
+    if !response.status().is_success() {
+        return Err(refused(ErrorKind::Http(response.status().as_u16())));
+    }
+    let (head, mut body) = response.into_parts();
+    if body.is_end_stream() {
+        status::of_trailers(&head.headers).map_err(ControlError::Refused)?;
+        return Err(refused(ErrorKind::Malformed));
+    }
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.map_err(ControlError::Http2)?;
+        if bytes.len() + data.len() > TABLE_BYTES_MAX {
+            return Err(refused(ErrorKind::Malformed));
+        }
+        bytes.extend_from_slice(&data);
+        body.flow_control().release_capacity(data.len()).map_err(ControlError::Http2)?;
+    }
+    let trailers = body.trailers().await.map_err(ControlError::Http2)?.unwrap_or_default();
+    status::of_trailers(&trailers).map_err(ControlError::Refused)?;
+    let message = bytes.get(PREFIX_BYTES..).ok_or_else(|| refused(ErrorKind::Malformed))?;
+    ShardsResponse::decode(message).map_err(|_| refused(ErrorKind::Malformed))
+}

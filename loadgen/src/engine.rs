@@ -1,0 +1,405 @@
+//! One thread's engine: a single future that polls its connections, takes answers and starts calls.
+//!
+//! ```text
+//! turn:  connections that are ready ─► calls that are ready ─► calls that are due ─► (connections again)
+//! ```
+//! Turns follow each other until nothing is ready; then it sleeps until a socket or the alarm wakes it. So
+//! whatever a turn starts is written by the next one in one write for each connection.
+//!
+//! Invariants:
+//! - A place (see [`Call`]) is on exactly one of: free, resting, under way; the waiting ones are under way
+//!   too.
+//! - Every call that was begun ends in the record, by its answer, by its failure or by its deadline.
+//! - Once the schedule is over, the engine ends when the last call has; deadlines bound that.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::args::{Settings, Workload};
+use crate::call::Call;
+use crate::connection::LinkChange;
+use crate::keys::{Keys, spell};
+use crate::links::{LinkOptions, Links, Sending};
+use crate::message::{Encoder, Said};
+use crate::random::Random;
+use crate::ready::{ReadyList, Token};
+use crate::record::{self, Record, SharedRecord};
+use crate::routing::Routing;
+use crate::schedule::{Due, LATE_NS, Schedule};
+use crate::shared::Shared;
+use crate::status::{ErrorKind, Failure};
+use crate::timer::Alarm;
+use crate::workload::{Source, value_pool};
+
+/// Turns without letting the runtime look at its sockets.
+const TURNS_MAX: usize = 64;
+/// Waiting calls that are tried again in a turn.
+const RETRIES_MAX: usize = 64;
+/// How often deadlines, dials, the routing table and the word to stop are looked at.
+const SWEEP_NS: u64 = 50_000_000;
+/// How long a server's own answer to a passed deadline is waited for.
+const GRACE_NS: u64 = 500_000_000;
+/// How long a place of a closed loop rests after a failure, so that a cluster without a leader is not
+/// stormed.
+const REST_NS: u64 = 10_000_000;
+/// How long the first connections are waited for.
+const CONNECT_NS_MAX: u64 = 5_000_000_000;
+/// How long answers are waited for once the run is interrupted.
+const INTERRUPTED_NS_MAX: u64 = 1_000_000_000;
+/// How long a key of a load is tried.
+const LOAD_KEY_NS_MAX: u64 = 30_000_000_000;
+
+/// One thread's engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    record: SharedRecord,
+    ready: Arc<ReadyList>,
+    alarm: Alarm,
+    links: Links,
+    routing_version: u64,
+    calls: Vec<Call>,
+    free: Vec<u32>,
+    /// Places that failed, with the moment when they are free again, in order.
+    resting: VecDeque<(u64, u32)>,
+    /// Places whose calls no connection could take yet.
+    waiting: VecDeque<u32>,
+    source: Source,
+    schedule: Schedule,
+    encoder: Encoder,
+    values: Bytes,
+    value_size: usize,
+    timeout_ns: u64,
+    sweep_ns: u64,
+    /// Calls that left late and are not in the record yet.
+    late: u64,
+    /// Reused lists of what is ready.
+    ready_links: Vec<u32>,
+    ready_calls: Vec<u32>,
+}
+
+/// The part of `whole` that falls to a thread of so many.
+fn share(whole: usize, thread: (usize, usize)) -> usize {
+    let (number, threads) = thread;
+    whole / threads + usize::from(number < whole % threads)
+}
+
+impl Engine {
+    /// The engine of thread `(number, threads)`. Has to be made inside the runtime that polls it.
+    pub fn new(
+        settings: &Settings,
+        thread: (usize, usize),
+        shared: Arc<Shared>,
+        record: SharedRecord,
+    ) -> io::Result<Self> {
+        let ready = Arc::new(ReadyList::default());
+        let per_node = share(settings.connections, thread);
+        let options = LinkOptions { per_node, timeout: settings.timeout, ready: Arc::clone(&ready) };
+        let (routing, routing_version) = match shared.routing_after(0) {
+            Some((routing, version)) => (Routing::clone(&routing), version),
+            None => (Routing::any_of(&settings.endpoints), 0),
+        };
+        let places = share(settings.in_flight, thread) as u32;
+        assert!(per_node > 0 && places > 0, "a thread with {per_node} connections and {places} places");
+        let keys = Keys::new(settings.key_distribution, settings.keys);
+        let random = Random::of(settings.seed, thread.0);
+        Ok(Self {
+            alarm: Alarm::new()?,
+            links: Links::new(routing, options),
+            routing_version,
+            calls: (0..places).map(|place| Call::new(ready.waker(Token::Call(place)))).collect(),
+            free: (0..places).rev().collect(),
+            resting: VecDeque::with_capacity(places as usize),
+            waiting: VecDeque::with_capacity(places as usize),
+            source: Source::new(settings.workload, keys, settings.keys, random.clone(), thread),
+            schedule: Schedule::closed(0, 0),
+            encoder: Encoder::default(),
+            values: value_pool(settings.value_size, random),
+            value_size: settings.value_size,
+            timeout_ns: nanos(settings.timeout),
+            sweep_ns: 0,
+            late: 0,
+            ready_links: Vec::new(),
+            ready_calls: Vec::new(),
+            shared,
+            record,
+            ready,
+        })
+    }
+
+    /// Connections that are up.
+    pub fn links_up(&self) -> usize {
+        self.links.up()
+    }
+
+    /// Connects. Ready when every connection has been up or has failed once.
+    pub fn poll_connect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS_MAX {
+            let now_ns = self.shared.now_ns();
+            self.links.poll_due(now_ns);
+            self.poll_links(now_ns);
+            if self.links.are_settled() || now_ns > CONNECT_NS_MAX {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ready.sleep(context) {
+                return self.doze(now_ns + SWEEP_NS, context);
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sets the schedule that [`Engine::poll_run`] goes by.
+    pub fn begin(&mut self, schedule: Schedule) {
+        self.schedule = schedule;
+    }
+
+    /// Runs the schedule. Ready when it is over and every call has ended.
+    pub fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS_MAX {
+            let now_ns = self.turn();
+            if self.is_over(now_ns) {
+                self.sweep(now_ns);
+                return Poll::Ready(Ok(()));
+            }
+            if self.ready.sleep(context) {
+                return self.doze(self.wake_ns(now_ns), context);
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sets the alarm and sleeps.
+    fn doze(&mut self, wake_ns: u64, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.alarm.set(wake_ns, self.shared.now_ns(), context) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Everything that can be done now.
+    fn turn(&mut self) -> u64 {
+        let now_ns = self.shared.now_ns();
+        if now_ns >= self.sweep_ns {
+            self.sweep(now_ns);
+        }
+        self.poll_links(now_ns);
+        self.poll_calls();
+        self.retry_waiting();
+        while self.resting.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) {
+            self.free.extend(self.resting.pop_front().map(|(_, place)| place));
+        }
+        self.start_due();
+        now_ns
+    }
+
+    /// Whether nothing is left to start, and nothing is under way.
+    fn is_over(&self, now_ns: u64) -> bool {
+        let done = self.source.is_exhausted() || self.schedule.due(now_ns) == Due::Over;
+        done && self.free.len() + self.resting.len() == self.calls.len()
+    }
+
+    /// When there is something to do at the latest.
+    fn wake_ns(&self, now_ns: u64) -> u64 {
+        let rested_ns = self.resting.front().map_or(u64::MAX, |(until_ns, _)| *until_ns);
+        let due_ns = match self.schedule.due(now_ns) {
+            Due::At(at_ns) if !self.free.is_empty() => at_ns,
+            // Without a free place, the end of a call wakes; a closed loop with one has started a call
+            // already.
+            Due::At(_) | Due::Now(_) | Due::Over => u64::MAX,
+        };
+        self.sweep_ns.min(rested_ns).min(due_ns)
+    }
+
+    fn poll_links(&mut self, now_ns: u64) {
+        self.ready.take(&mut self.ready_links, &mut self.ready_calls);
+        while let Some(place) = self.ready_links.pop() {
+            match self.links.poll(place, now_ns) {
+                LinkChange::Same | LinkChange::CameUp => {}
+                LinkChange::WentDown => self.shared.refresh.notify_one(),
+            }
+        }
+    }
+
+    /// Takes the answers that have come.
+    fn poll_calls(&mut self) {
+        self.ready.take(&mut self.ready_links, &mut self.ready_calls);
+        if self.ready_calls.is_empty() {
+            return;
+        }
+        let record = Arc::clone(&self.record);
+        let mut record = record::lock(&record);
+        while let Some(place) = self.ready_calls.pop() {
+            if let Poll::Ready(outcome) = self.calls[place as usize].poll() {
+                self.finish(place, outcome, &mut record);
+            }
+        }
+    }
+
+    /// A call has ended: records it, and gives its place back.
+    fn finish(&mut self, place: u32, outcome: Result<Said, Failure>, record: &mut Record) {
+        let now_ns = self.shared.now_ns();
+        let call = &mut self.calls[place as usize];
+        call.end();
+        let latency_ns = now_ns - call.start_ns;
+        let measured = self.schedule.measures(call.start_ns);
+        match outcome {
+            Ok(said) => {
+                record.interval.latency_ns.saturating_record(latency_ns);
+                if measured {
+                    record.total.latency_ns.saturating_record(latency_ns);
+                    record.total.not_found += u64::from(said == Said::No);
+                }
+                self.free.push(place);
+            }
+            Err(failure) => {
+                record.interval.errors += 1;
+                if measured {
+                    record.total.fail(failure.kind, 1);
+                }
+                self.learn(place, failure, record);
+                if self.schedule.is_open() {
+                    self.free.push(place);
+                } else {
+                    self.resting.push_back((now_ns + REST_NS, place));
+                }
+            }
+        }
+    }
+
+    /// What a failure means for routing, and for a key that a load has to write.
+    fn learn(&mut self, place: u32, failure: Failure, record: &mut Record) {
+        let call = &self.calls[place as usize];
+        if failure.leader != 0 {
+            self.links.hint(call.shard, failure.leader);
+        }
+        if failure.asks_for_routing() {
+            self.shared.refresh.notify_one();
+        }
+        if self.source.is_load() {
+            if self.shared.now_ns() < call.op.first_ns + LOAD_KEY_NS_MAX {
+                self.source.again(call.op);
+            } else {
+                record.total.fail(ErrorKind::Unwritten, 1);
+            }
+        }
+    }
+
+    /// Starts the calls that are due, as far as there are places.
+    fn start_due(&mut self) {
+        while !self.free.is_empty() {
+            let now_ns = self.shared.now_ns();
+            let start_ns = match self.schedule.due(now_ns) {
+                Due::Now(start_ns) => start_ns,
+                Due::At(_) | Due::Over => return,
+            };
+            let Some(op) = self.source.next(now_ns) else { return };
+            let Some(place) = self.free.pop() else { return };
+            self.schedule.advance();
+            if now_ns - start_ns > LATE_NS && self.schedule.measures(start_ns) {
+                self.late += 1;
+            }
+            let shard = self.links.shard_of(&spell(op.key));
+            let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
+            self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
+            if !self.send(place) {
+                self.waiting.push_back(place);
+            }
+        }
+    }
+
+    /// Tries waiting calls again, some of them: those that cannot be sent go to the end, so that all get
+    /// their turn.
+    fn retry_waiting(&mut self) {
+        for _ in 0..self.waiting.len().min(RETRIES_MAX) {
+            let Some(place) = self.waiting.pop_front() else { return };
+            if self.calls[place as usize].is_waiting() && !self.send(place) {
+                self.waiting.push_back(place);
+            }
+        }
+    }
+
+    /// Sends a call. False, where no connection can take it now.
+    fn send(&mut self, place: u32) -> bool {
+        let Self { calls, links, encoder, source, values, .. } = self;
+        let call = &mut calls[place as usize];
+        let spell_out = || {
+            let at = source.value_at();
+            encoder.encode(call.op.method, &spell(call.op.key), &values[at..at + self.value_size])
+        };
+        let outcome = match links.send(call.shard, call.op.method, spell_out) {
+            Sending::NoRoom => return false,
+            Sending::Sent(response) => {
+                call.sent(response);
+                // The first poll leaves the waker with h2; there can be no answer yet, only a failure.
+                call.poll()
+            }
+            Sending::Failed(error) => Poll::Ready(Err(Failure::of_h2(&error))),
+        };
+        if let Poll::Ready(outcome) = outcome {
+            let record = Arc::clone(&self.record);
+            self.finish(place, outcome, &mut record::lock(&record));
+        }
+        true
+    }
+
+    /// What has to be looked at now and then.
+    fn sweep(&mut self, now_ns: u64) {
+        self.sweep_ns = now_ns + SWEEP_NS;
+        self.links.poll_due(now_ns);
+        if let Some((routing, version)) = self.shared.routing_after(self.routing_version) {
+            self.links.adopt(Routing::clone(&routing));
+            self.routing_version = version;
+        }
+        let mut give_up = None;
+        let mut hopeless_ns = now_ns.saturating_sub(self.timeout_ns);
+        if let Some(stop_ns) = self.shared.stopped_ns() {
+            self.schedule.end_at(stop_ns);
+            if now_ns > stop_ns + INTERRUPTED_NS_MAX {
+                give_up = Some(ErrorKind::Unanswered);
+                hopeless_ns = now_ns;
+            }
+        }
+        let record = Arc::clone(&self.record);
+        let mut record = record::lock(&record);
+        record.total.fail(ErrorKind::Dropped, self.schedule.drop_due_before(hopeless_ns));
+        record.total.late += std::mem::take(&mut self.late);
+        self.end_overdue(now_ns, give_up, &mut record);
+    }
+
+    /// Ends the calls whose deadline has passed; all of them, where they are given up for a reason.
+    fn end_overdue(&mut self, now_ns: u64, give_up: Option<ErrorKind>, record: &mut Record) {
+        for place in 0..self.calls.len() {
+            let call = &self.calls[place];
+            if call.is_idle() || (give_up.is_none() && now_ns < call.deadline_ns) {
+                continue;
+            }
+            let overdue = if call.is_waiting() { ErrorKind::NoConnection } else { ErrorKind::Timeout };
+            self.finish(place as u32, Err(Failure::of(give_up.unwrap_or(overdue))), record);
+        }
+        self.waiting.retain(|place| self.calls[*place as usize].is_waiting());
+    }
+}
+
+/// The schedule of thread `(number, threads)` that the settings ask for, from `start_ns` on.
+pub fn schedule_of(settings: &Settings, thread: (usize, usize), start_ns: u64) -> Schedule {
+    let measure_from_ns = start_ns + nanos(settings.warmup);
+    let end_ns = measure_from_ns + nanos(settings.duration);
+    if settings.workload == Workload::Load {
+        return Schedule::closed(start_ns, u64::MAX);
+    }
+    match settings.rate {
+        Some(rate) => Schedule::open(rate, thread, start_ns, measure_from_ns, end_ns),
+        None => Schedule::closed(measure_from_ns, end_ns),
+    }
+}
+
+/// A span in nanoseconds. Spans are bounded by the command line.
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

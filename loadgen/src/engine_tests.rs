@@ -1,0 +1,108 @@
+//! Whole runs against a server in the same process: the engines, their connections and the supervisor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Settings};
+use crate::run::{Measured, RunError, supervise};
+use crate::status::ErrorKind;
+use crate::test_server::{Fault, TestServer};
+
+async fn run(server: &TestServer, line: &str) -> Measured {
+    outcome(&server.address, line).await.expect("the server is there")
+}
+
+async fn outcome(address: &str, line: &str) -> Result<Measured, RunError> {
+    let words = ["loadgen", "--endpoints", address].into_iter().chain(line.split_whitespace());
+    let settings = Settings::check(Args::parse_from(words)).expect("good settings");
+    supervise(&Arc::new(settings)).await
+}
+
+#[tokio::test]
+async fn closed_loop_of_health_checks() {
+    let server = TestServer::start().await;
+    let measured =
+        run(&server, "--target health --in-flight 8 --duration 300ms --warmup 50ms --threads 2").await;
+    assert!(measured.total.operations() > 100, "{} operations", measured.total.operations());
+    assert_eq!(measured.total.errors, [].into());
+    assert!(measured.duration_s > 0.29 && measured.duration_s <= 0.3, "{} s", measured.duration_s);
+    assert!(measured.total.latency_ns.min() > 1_000);
+}
+
+#[tokio::test]
+async fn a_stall_shows_in_the_open_loop() {
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
+    let line = "--target health --rate 200 --duration 2s --warmup 0s --in-flight 4 --connections 1";
+    let total = run(&server, line).await.total;
+    // Every call of the schedule was made, although only four could be outstanding.
+    assert_eq!((total.operations(), total.failures()), (400, 0));
+    // 200 calls were due in the second: 120 of them more than 400 ms before its end.
+    let slow = total.latency_ns.len() - total.latency_ns.count_between(0, 400_000_000);
+    assert!(slow >= 110, "{slow} calls took more than 400 ms");
+    assert!(total.late >= 150, "{} calls were late", total.late);
+}
+
+#[tokio::test]
+async fn a_stall_hides_from_the_closed_loop() {
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_millis(500) }).await;
+    let total = run(&server, "--target health --duration 1s --warmup 0s --in-flight 4").await.total;
+    // No more than were in flight when it began.
+    let slow = total.latency_ns.len() - total.latency_ns.count_between(0, 450_000_000);
+    assert!((1..=4).contains(&slow), "{slow} calls took more than 450 ms");
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_in_time_is_dropped() {
+    let server = TestServer::faulty(Fault::Stall { at: 1, span: Duration::from_millis(1500) }).await;
+    let line = "--target health --rate 100 --duration 1s --warmup 0s --in-flight 2 --timeout 300ms";
+    let total = run(&server, line).await.total;
+    assert_eq!(total.operations() + total.failures(), 100, "{:?}", total.errors);
+    assert!(total.errors[&ErrorKind::Dropped] > 50, "{:?}", total.errors);
+    assert!(total.errors[&ErrorKind::Timeout] >= 2, "{:?}", total.errors);
+}
+
+#[tokio::test]
+async fn load_then_get() {
+    let server = TestServer::start().await;
+    let missing = run(&server, "--workload get --keys 1000 --duration 100ms --warmup 0s").await.total;
+    assert!(missing.operations() > 0 && missing.not_found == missing.operations());
+    let loaded = run(&server, "--load --keys 1000 --threads 2").await.total;
+    assert_eq!((loaded.operations(), loaded.failures(), server.keys()), (1000, 0, 1000));
+    let found = run(&server, "--workload get --keys 1000 --duration 100ms --warmup 0s").await.total;
+    assert!(found.operations() > 0 && found.not_found == 0, "{} not found", found.not_found);
+    let line = "--workload mixed:50 --key-distribution zipfian --keys 1000 --duration 100ms --warmup 0s";
+    assert!(run(&server, line).await.total.operations() > 0);
+}
+
+#[tokio::test]
+async fn a_load_writes_what_was_refused_again() {
+    let server = TestServer::faulty(Fault::RefuseEvery(5)).await;
+    let total = run(&server, "--load --keys 200 --in-flight 10").await.total;
+    assert_eq!((total.operations(), server.keys()), (200, 200));
+    assert_eq!(total.errors.len(), 1);
+    let (kind, count) = total.errors.first_key_value().expect("one kind");
+    assert_eq!(kind.to_string(), "UNAVAILABLE (NO_LEADER)");
+    assert!((49..=50).contains(count), "{count} refusals");
+}
+
+#[tokio::test]
+async fn large_values_go_and_come() {
+    let server = TestServer::start().await;
+    let line = "--load --keys 20 --value-size 1000000 --in-flight 4";
+    assert_eq!(run(&server, line).await.total.operations(), 20);
+    let line = "--workload get --keys 20 --in-flight 4 --duration 300ms --warmup 0s";
+    let total = run(&server, line).await.total;
+    assert!(total.operations() > 20 && total.not_found == 0 && total.failures() == 0, "{:?}", total.errors);
+    let line = "--workload append --keys 20 --value-size 100000 --duration 100ms --warmup 0s --in-flight 1";
+    let total = run(&server, line).await.total;
+    let limit = total.errors.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(limit, ["FAILED_PRECONDITION (LIMIT)"]);
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let started = outcome("127.0.0.1:1", "--target health --duration 100ms").await;
+    assert!(matches!(started, Err(RunError::Unreachable(_))));
+}

@@ -1,0 +1,59 @@
+//! The load generator of distribKV: how fast a cluster answers, told so that it can be trusted.
+//!
+//! It speaks raw h2, since a whole client library costs about twice as much a call, and it shares the machine
+//! with what it measures. Each thread is one engine: one future that polls its connections and its calls in
+//! flight, with no task and no allocation of its own for a call.
+//!
+//! Invariants:
+//! - A closed loop (`--in-flight`) times a call from the moment when its place was free; an open loop
+//!   (`--rate`) from the moment when the schedule wanted it sent, whether or not it could be: a stalled
+//!   server cannot hide.
+//! - A call belongs to the measured window if it was meant to start in it; it is then waited for past the
+//!   window's end.
+//! - Every call is sent once. A failure is counted by its kind, never hidden by a retry (`--load` alone
+//!   writes again).
+//! - Everything is bounded: calls, connections, bytes waiting for a socket, the time that a call may take.
+//!
+//! What it does not do: check that what it reads is what was written (the simulator and the process tests
+//! do).
+
+mod args;
+mod call;
+mod connection;
+mod control;
+mod engine;
+mod hgrm;
+mod keys;
+mod links;
+mod message;
+mod random;
+mod ready;
+mod record;
+mod report;
+mod routing;
+mod run;
+mod schedule;
+mod shared;
+mod status;
+mod timer;
+mod workload;
+
+#[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
+mod test_server;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let settings = match args::Settings::check(args::Args::parse()) {
+        Ok(settings) => settings,
+        Err(refused) => refused.exit(),
+    };
+    run::run(settings)
+}

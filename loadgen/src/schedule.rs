@@ -1,0 +1,194 @@
+//! When calls start, and which of them are measured. Pure: time is nanoseconds since the process began its
+//! run.
+//!
+//! Coordinated omission: a loop that waits for an answer before it sends again sends nothing while a server
+//! stalls, and so hardly counts the stall. The open loop keeps to its schedule instead, and a call that could
+//! not leave in time counts from when it should have left (Gil Tene's wrk2).
+//!
+//! Invariants:
+//! - Call n of an open loop is due `n / rate` after the start exactly; nothing that happens shifts it.
+//! - Thread i of m has the calls whose numbers are i modulo m, so that together they keep the whole rate.
+//! - Every call of the schedule is started or counted as dropped.
+
+/// Nanoseconds in a second.
+const SECOND_NS: u128 = 1_000_000_000;
+/// A call that leaves so long after it was due has left late.
+pub const LATE_NS: u64 = 1_000_000;
+
+/// When the next call starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Now; it counts from this moment, which is not later than now.
+    Now(u64),
+    /// At that moment.
+    At(u64),
+    /// Never: the run is over.
+    Over,
+}
+
+/// The calls that one thread starts.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    pace: Pace,
+    /// Calls that start from here on are measured.
+    measure_from_ns: u64,
+    /// No call starts from here on.
+    end_ns: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Pace {
+    /// Whenever a place is free.
+    Closed,
+    /// At fixed moments.
+    Open { start_ns: u64, rate: u64, next: u64, step: u64 },
+}
+
+impl Schedule {
+    /// Starts a call whenever a place is free.
+    pub fn closed(measure_from_ns: u64, end_ns: u64) -> Self {
+        Self { pace: Pace::Closed, measure_from_ns, end_ns }
+    }
+
+    /// Starts `rate` calls a second over all threads, from `start_ns` on; this is the schedule of one of the
+    /// threads, `(number, threads)`.
+    pub fn open(rate: u64, thread: (usize, usize), start_ns: u64, measure_from_ns: u64, end_ns: u64) -> Self {
+        let (number, threads) = thread;
+        assert!(rate > 0 && number < threads, "{rate} calls a second, thread {number} of {threads}");
+        let pace = Pace::Open { start_ns, rate, next: number as u64, step: threads as u64 };
+        Self { pace, measure_from_ns, end_ns }
+    }
+
+    /// Ends the run earlier. Calls of the schedule from there on are not counted as dropped.
+    pub fn end_at(&mut self, end_ns: u64) {
+        self.end_ns = self.end_ns.min(end_ns);
+    }
+
+    /// When the next call starts.
+    pub fn due(&self, now_ns: u64) -> Due {
+        let at_ns = match self.pace {
+            Pace::Closed => now_ns,
+            Pace::Open { start_ns, rate, next, .. } => start_ns + span_ns(rate, next),
+        };
+        if at_ns >= self.end_ns {
+            Due::Over
+        } else if at_ns > now_ns {
+            Due::At(at_ns)
+        } else {
+            Due::Now(at_ns)
+        }
+    }
+
+    /// The call that was due has been started or dropped: on to the one after it.
+    pub fn advance(&mut self) {
+        match &mut self.pace {
+            Pace::Closed => {}
+            Pace::Open { next, step, .. } => *next += *step,
+        }
+    }
+
+    /// Drops the calls that were due before `before_ns`: none of them can be answered in time any more. Gives
+    /// how many of them would have been measured.
+    pub fn drop_due_before(&mut self, before_ns: u64) -> u64 {
+        let mut measured = 0;
+        while let Pace::Open { start_ns, rate, next, .. } = self.pace {
+            let at_ns = start_ns + span_ns(rate, next);
+            if at_ns >= before_ns.min(self.end_ns) {
+                break;
+            }
+            measured += u64::from(self.measures(at_ns));
+            self.advance();
+        }
+        measured
+    }
+
+    /// Whether calls keep to moments of their own.
+    pub fn is_open(&self) -> bool {
+        match self.pace {
+            Pace::Closed => false,
+            Pace::Open { .. } => true,
+        }
+    }
+
+    /// Whether a call that was to start at that moment is measured.
+    pub fn measures(&self, start_ns: u64) -> bool {
+        (self.measure_from_ns..self.end_ns).contains(&start_ns)
+    }
+}
+
+/// How long after the first call of a rate its call `number` is due.
+fn span_ns(rate: u64, number: u64) -> u64 {
+    (u128::from(number) * SECOND_NS / u128::from(rate)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Runs a schedule against a server of one place that answers after `service_ns`, but is stalled for the
+    /// second from `stall_ns` on. Gives the latencies.
+    fn latencies(mut schedule: Schedule, service_ns: u64, stall_ns: u64) -> Vec<u64> {
+        let mut now_ns = 0;
+        let mut latencies = Vec::new();
+        loop {
+            match schedule.due(now_ns) {
+                Due::Over => return latencies,
+                Due::At(at_ns) => now_ns = at_ns,
+                Due::Now(start_ns) => {
+                    schedule.advance();
+                    let stalled = (stall_ns..stall_ns + 1000 * MS).contains(&now_ns);
+                    now_ns = service_ns + if stalled { stall_ns + 1000 * MS } else { now_ns };
+                    latencies.push(now_ns - start_ns);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stall_of_a_second_shows_in_the_open_loop_alone() {
+        let slow = |latencies: &[u64]| latencies.iter().filter(|ns| **ns > 100 * MS).count();
+        let open = latencies(Schedule::open(100, (0, 1), 0, 0, 10_000 * MS), MS, 3_000 * MS);
+        assert_eq!(open.len(), 1000);
+        // A hundred calls were due in the stall; those of its last tenth of a second waited less than 100 ms,
+        // and some that were due after it waited in the queue behind them.
+        assert!((85..=110).contains(&slow(&open)), "{} slow calls", slow(&open));
+        let closed = latencies(Schedule::closed(0, 10_000 * MS), 10 * MS, 3_000 * MS);
+        assert_eq!(slow(&closed), 1);
+    }
+
+    #[test]
+    fn threads_share_the_rate() {
+        let mut due = Vec::new();
+        for thread in 0..3 {
+            let mut schedule = Schedule::open(7, (thread, 3), 5, 0, 1000 * MS);
+            while let Due::Now(at_ns) = schedule.due(u64::MAX) {
+                due.push(at_ns);
+                schedule.advance();
+            }
+        }
+        due.sort_unstable();
+        assert_eq!(due, (0..7).map(|n| 5 + n * 1_000_000_000 / 7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_too_late_is_dropped_and_counted_where_it_is_measured() {
+        let mut schedule = Schedule::open(1000, (0, 1), 0, 10 * MS, 100 * MS);
+        assert_eq!(schedule.drop_due_before(20 * MS), 10);
+        assert_eq!(schedule.due(50 * MS), Due::Now(20 * MS));
+        assert_eq!(schedule.drop_due_before(1000 * MS), 80);
+        assert_eq!(schedule.due(50 * MS), Due::Over);
+        assert_eq!(Schedule::closed(0, 100).drop_due_before(50), 0);
+    }
+
+    #[test]
+    fn the_window() {
+        let mut schedule = Schedule::closed(10, 20);
+        assert_eq!([9, 10, 19, 20].map(|at| schedule.measures(at)), [false, true, true, false]);
+        schedule.end_at(15);
+        schedule.end_at(18);
+        assert_eq!((schedule.due(14), schedule.due(15)), (Due::Now(14), Due::Over));
+        assert!(!schedule.is_open());
+    }
+}

@@ -1,0 +1,192 @@
+//! A gRPC server for the tests, on h2: answers health checks, keeps keys, tells a routing table, and stalls
+//! or refuses where it is told to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use distribkv::wire::{health, v1};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+/// A server on a port of its own, until the test ends.
+pub struct TestServer {
+    /// Where it listens.
+    pub address: String,
+    state: Arc<State>,
+}
+
+struct State {
+    inner: Mutex<Inner>,
+    address: String,
+}
+
+#[derive(Default)]
+struct Inner {
+    keys: BTreeMap<Bytes, Bytes>,
+    calls: u64,
+    fault: Option<Fault>,
+    /// Nothing is answered before this.
+    stalled_to: Option<Instant>,
+}
+
+/// What a server does wrong.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// Every so many calls one is refused.
+    RefuseEvery(u64),
+    /// Call number `at` (counted from 1) and all that come within `span` after it are answered at the end of
+    /// it.
+    Stall {
+        /// Which call begins it.
+        at: u64,
+        /// How long it lasts.
+        span: Duration,
+    },
+}
+
+/// How a server answers a call: a message, or a status and a reason.
+type Reply = Result<Vec<u8>, (u16, v1::Reason)>;
+
+impl TestServer {
+    /// A server that answers at once.
+    pub async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// A server with a fault.
+    pub async fn faulty(fault: Fault) -> Self {
+        Self::with(Some(fault)).await
+    }
+
+    async fn with(fault: Option<Fault>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let inner = Mutex::new(Inner { fault, ..Inner::default() });
+        let state = Arc::new(State { inner, address: address.clone() });
+        let served = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(connection(socket, Arc::clone(&served)));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// Keys that it holds.
+    pub fn keys(&self) -> usize {
+        self.state.inner.lock().expect("no test panics with it").keys.len()
+    }
+}
+
+async fn connection(socket: TcpStream, state: Arc<State>) {
+    socket.set_nodelay(true).expect("a socket option");
+    let mut connection = h2::server::handshake(socket).await.expect("the loadgen speaks h2");
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(stream(request, respond, Arc::clone(&state)));
+    }
+}
+
+async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
+    let (head, mut body) = request.into_parts();
+    assert_eq!(head.headers["content-type"], "application/grpc");
+    let mut bytes = BytesMut::new();
+    while let Some(Ok(data)) = body.data().await {
+        body.flow_control().release_capacity(data.len()).expect("it was received");
+        bytes.extend_from_slice(&data);
+    }
+    let message = bytes.freeze().split_off(5);
+    let response = Response::builder().header("content-type", "application/grpc");
+    let (reply, stalled_to) = reply(head.uri.path(), message, &state);
+    if let Some(stalled_to) = stalled_to {
+        tokio::time::sleep_until(stalled_to).await;
+    }
+    match reply {
+        Ok(message) => {
+            let mut framed = vec![0];
+            framed.extend((message.len() as u32).to_be_bytes());
+            framed.extend(message);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let response = response.body(()).expect("a response");
+            // The loadgen may have gone, which is not this side's failure.
+            let Ok(mut out) = respond.send_response(response, false) else { return };
+            let _ = out.send_data(framed.into(), false).and_then(|()| out.send_trailers(trailers));
+        }
+        Err((code, reason)) => {
+            use base64::Engine as _;
+            let detail = v1::Error { reason: reason as i32, ..Default::default() };
+            let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(detail.encode_to_vec());
+            let response = response.header("grpc-status", code).header("distribkv-error-bin", encoded);
+            let _ = respond.send_response(response.body(()).expect("a response"), true);
+        }
+    }
+}
+
+/// The answer to a call, and until when it is held back.
+fn reply(path: &str, message: Bytes, state: &State) -> (Reply, Option<Instant>) {
+    if path == "/distribkv.v1.Cluster/Shards" {
+        return (Ok(shards(&state.address).encode_to_vec()), None);
+    }
+    let mut inner = state.inner.lock().expect("no test panics with it");
+    inner.calls += 1;
+    match inner.fault {
+        Some(Fault::RefuseEvery(every)) if inner.calls.is_multiple_of(every) => {
+            return (Err((14, v1::Reason::NoLeader)), None);
+        }
+        Some(Fault::Stall { at, span }) if inner.calls == at => {
+            inner.stalled_to = Some(Instant::now() + span)
+        }
+        Some(Fault::RefuseEvery(_) | Fault::Stall { .. }) | None => {}
+    }
+    (store(path, message, &mut inner), inner.stalled_to)
+}
+
+fn store(path: &str, message: Bytes, inner: &mut Inner) -> Reply {
+    let malformed = |_| (3, v1::Reason::Unspecified);
+    match path {
+        "/grpc.health.v1.Health/Check" => Ok(health::HealthCheckResponse { status: 1 }.encode_to_vec()),
+        "/distribkv.v1.KV/Get" => {
+            let key = v1::GetRequest::decode(message).map_err(malformed)?.key;
+            let found = inner.keys.get(&key).cloned();
+            let kv = found.map(|value| v1::KeyValue { key, value, ..Default::default() });
+            Ok(v1::GetResponse { header: Some(v1::ResponseHeader::default()), kv }.encode_to_vec())
+        }
+        "/distribkv.v1.KV/Put" => {
+            let put = v1::PutRequest::decode(message).map_err(malformed)?;
+            inner.keys.insert(put.key, put.value);
+            Ok(v1::PutResponse { succeeded: true, ..Default::default() }.encode_to_vec())
+        }
+        "/distribkv.v1.KV/Append" => {
+            let append = v1::AppendRequest::decode(message).map_err(malformed)?;
+            let mut value = inner.keys.get(&append.key).cloned().unwrap_or_default().to_vec();
+            value.extend_from_slice(&append.value);
+            if value.len() > 1 << 20 {
+                return Err((9, v1::Reason::Limit));
+            }
+            let length = value.len() as u64;
+            inner.keys.insert(append.key, value.into());
+            Ok(v1::AppendResponse { succeeded: true, length, ..Default::default() }.encode_to_vec())
+        }
+        _ => Err((12, v1::Reason::Unspecified)),
+    }
+}
+
+/// Two shards, both led by the one node.
+fn shards(address: &str) -> v1::ShardsResponse {
+    let shard = |shard, first_slot, last_slot| v1::ShardInfo {
+        shard,
+        first_slot,
+        last_slot,
+        leader: 1,
+        voters: vec![1],
+        learners: vec![],
+    };
+    let nodes = vec![v1::NodeInfo { node_id: 1, address: address.to_owned() }];
+    v1::ShardsResponse { shards: vec![shard(0, 0, 8191), shard(1, 8192, 16383)], nodes }
+}

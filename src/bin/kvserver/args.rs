@@ -1,0 +1,227 @@
+//! The command line of `kvserver`, and the settings that it comes to.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use distribkv::config::{LogFormat, PROFILE_BALANCED, PROFILE_DEV, Settings};
+use distribkv::host::node::Planted;
+
+/// A node of a distribKV cluster: a strongly consistent, replicated key-value store.
+///
+/// A cluster of three on three hosts: the same --peers everywhere, and on each host its own --id. Every flag
+/// can also be written with one dash. Without --peers or --config a node is a cluster of its own on
+/// localhost:10001.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do other than run one node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The node to run.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+const AFTER_HELP: &str = "Exit codes:
+  0   ended as asked
+  1   a file or socket could not be used
+  2   wrong usage or settings
+  10  data directory in use
+  11  address in use
+  12  io_uring denied
+  13  too little lockable memory
+  14  cannot pin to a core
+  15  the data directory is of another node or cluster
+  16  another format
+  17  damaged files
+  18  a log write failed
+  19  refused by a peer: another cluster or other settings
+  20  refused by a peer: another data directory";
+
+/// What to do other than run one node.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine, one process a node, until Ctrl-C.
+    Local(LocalArgs),
+}
+
+/// The flags of `kvserver local`.
+#[derive(Debug, Args)]
+pub struct LocalArgs {
+    /// How many nodes: 1 to 7.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+    pub nodes: u16,
+    /// The port of the first node; the others take the next ones.
+    #[arg(long, default_value_t = 10_001, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    pub base_port: u16,
+    /// Where the nodes keep their data, a directory each.
+    #[arg(long, default_value = "./data")]
+    pub data_dir: PathBuf,
+    /// Shards of the cluster, fixed when it is made.
+    #[arg(long)]
+    pub shards: Option<u32>,
+    /// What is logged: error, warn, info, debug, trace.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+}
+
+/// The flags of one node. Each stands for a key of the configuration file.
+#[derive(Debug, Default, Args)]
+pub struct NodeArgs {
+    /// Which of the peers this node is, from 1.
+    #[arg(long, value_name = "N")]
+    pub id: Option<u32>,
+    /// The addresses of all nodes, host:port, in the order of their ids.
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub peers: Option<Vec<String>>,
+    /// What tells this cluster from others [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// Where the node keeps its log [default: ./data/node-<ID>].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The address to listen on [default: its own among the peers].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Raft groups that the keys are spread over, fixed when the cluster is made [default: 8].
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u32>,
+    /// Cores to run on: auto, a number, or a list as 0,2,4-7 [default: auto].
+    #[arg(long, value_name = "auto|N|LIST")]
+    pub cores: Option<String>,
+    /// Leave it to the kernel where executors run.
+    #[arg(long)]
+    pub no_pin: bool,
+    /// The size of a log segment [default: 67108864].
+    #[arg(long, value_name = "BYTES")]
+    pub segment_bytes: Option<u64>,
+    /// A set of defaults: balanced, dev, or a file of settings [default: balanced].
+    #[arg(long, value_name = "balanced|dev|FILE")]
+    pub profile: Option<String>,
+    /// A file of settings (TOML: all of them; see tuning/three-nodes.toml). Flags go before it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How log lines look [default: text].
+    #[arg(long, value_name = "text|json")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or a filter [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// The election timeout in milliseconds, the same on all nodes [default: 1000].
+    #[arg(long, value_name = "MS")]
+    pub election_timeout_ms: Option<u64>,
+    /// Milliseconds between a leader's heartbeats, the same on all nodes [default: 100].
+    #[arg(long, value_name = "MS")]
+    pub heartbeat_ms: Option<u64>,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub die_with_parent: bool,
+    /// Make a classic mistake on purpose, to prove that it is found.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub planted_bug: Option<String>,
+}
+
+impl NodeArgs {
+    /// The settings that flags, file and profile come to, checked.
+    pub fn settings(&self) -> Result<Settings, String> {
+        let mut layers = vec![self.profile_layer()?];
+        if let Some(file) = &self.config {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| format!("--config {}: {error}", file.display()))?;
+            layers.push((format!("--config {}", file.display()), text));
+        }
+        layers.push(("flags".into(), self.flags_layer()));
+        let mut settings = Settings::of_layers(&layers).map_err(|invalid| invalid.to_string())?;
+        if settings.cluster.peers.is_empty() && self.config.is_none() {
+            settings.cluster.peers = vec!["localhost:10001".into()];
+            settings.node.id = settings.node.id.max(1);
+        }
+        settings.validate().map_err(|invalid| invalid.to_string())?;
+        Ok(settings)
+    }
+
+    /// The mistake to make on purpose.
+    pub fn planted(&self) -> Result<Planted, String> {
+        #[cfg(debug_assertions)]
+        if let Some(name) = &self.planted_bug {
+            return Planted::named(name)
+                .ok_or_else(|| format!("--planted-bug {name:?} is none that is known"));
+        }
+        Ok(Planted::default())
+    }
+
+    fn profile_layer(&self) -> Result<(String, String), String> {
+        let name = self.profile.as_deref().unwrap_or("balanced");
+        let text = match name {
+            "balanced" => PROFILE_BALANCED.to_owned(),
+            "dev" => PROFILE_DEV.to_owned(),
+            file => std::fs::read_to_string(file)
+                .map_err(|error| format!("--profile {file}: {error}; use balanced, dev or a file"))?,
+        };
+        Ok((format!("--profile {name}"), text))
+    }
+
+    /// The flags that were given, as the file that would say the same.
+    fn flags_layer(&self) -> String {
+        let mut cluster = String::from("[cluster]\n");
+        let mut node = String::from("[node]\n");
+        let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+        let put = |table: &mut String, key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                // Writing into a String cannot fail.
+                let _ = writeln!(table, "{key} = {value}");
+            }
+        };
+        let peers = self
+            .peers
+            .as_ref()
+            .map(|peers| peers.iter().map(|peer| text(peer)).collect::<Vec<_>>().join(", "));
+        put(&mut cluster, "peers", peers.map(|peers| format!("[{peers}]")));
+        put(&mut cluster, "name", self.cluster_name.as_deref().map(text));
+        put(&mut cluster, "shards", self.shards.map(|value| value.to_string()));
+        put(&mut cluster, "election_timeout_ms", self.election_timeout_ms.map(|value| value.to_string()));
+        put(&mut cluster, "heartbeat_ms", self.heartbeat_ms.map(|value| value.to_string()));
+        put(&mut node, "id", self.id.map(|value| value.to_string()));
+        put(&mut node, "data_dir", self.data_dir.as_ref().map(|dir| text(&dir.to_string_lossy())));
+        put(&mut node, "listen", self.listen.as_deref().map(text));
+        put(&mut node, "cores", self.cores.as_deref().map(text));
+        put(&mut node, "pin", self.no_pin.then(|| "false".to_owned()));
+        put(&mut node, "segment_bytes", self.segment_bytes.map(|value| value.to_string()));
+        let format = self.log_format.map(|format| match format {
+            LogFormat::Text => text("text"),
+            LogFormat::Json => text("json"),
+        });
+        put(&mut node, "log_format", format);
+        put(&mut node, "log_level", self.log_level.as_deref().map(text));
+        cluster + &node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let line =
+            ["kvserver", "--id", "2", "--peers", "a:1,b:2,c:3", "--no-pin", "--cores", "1", "--shards", "4"];
+        let settings = Cli::parse_from(line).node.settings().expect("valid flags");
+        assert_eq!(settings.cluster.peers, ["a:1", "b:2", "c:3"]);
+        assert_eq!((settings.node.id, settings.node.pin, settings.cluster.shards), (2, false, 4));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let line = ["kvserver", "--id", "4", "--peers", "a:1,b:2,c:3"];
+        let error = Cli::parse_from(line).node.settings().expect_err("there is no node 4");
+        assert!(error.contains("--id"), "{error}");
+    }
+}

@@ -1,0 +1,48 @@
+//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine.
+
+mod args;
+mod local;
+mod serve;
+mod store;
+
+use clap::{CommandFactory as _, Parser as _};
+use distribkv::flags;
+use distribkv::host::exit::Exit;
+
+use args::{Cli, Command, NodeArgs};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    abort_on_panic();
+    let cli = Cli::parse_from(flags::with_two_dashes(std::env::args_os(), &Cli::command()));
+    let code = match cli.command {
+        Some(Command::Local(args)) => local::run(&args),
+        None => match run_node(&cli.node) {
+            Ok(()) => 0,
+            Err(exit) => {
+                eprintln!("kvserver: {exit}");
+                exit.code()
+            }
+        },
+    };
+    std::process::exit(code);
+}
+
+fn run_node(args: &NodeArgs) -> Result<(), Exit> {
+    let settings = args.settings().map_err(Exit::Usage)?;
+    let planted = args.planted().map_err(Exit::Usage)?;
+    serve::follow_parent(args.die_with_parent)?;
+    serve::start_logging(&settings)?;
+    serve::run(settings, planted)
+}
+
+/// A dead executor must not leave a node half alive: a panic anywhere ends the process.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,430 @@
+//! Runs one node: an executor a core, each with its runner, its links and its edge, until a signal or a
+//! failure.
+//!
+//! ```text
+//! main thread   settings ─ lock ─ bind ─ executors ─────────────── wait for the first end ─── exit code
+//! core 0        identity ─┬─ lanes ─ mesh ─ links ─ edge ── serve ── drain ── seal
+//! core 1..      ──────────┴─ lanes ─ mesh ─ links ─ edge ── serve ── drain ── seal
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{TcpListener, ToSocketAddrs as _};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use distribkv::config::{Cores, LogFormat, Settings};
+use distribkv::edge::accept::{BindError, Listeners, bind};
+use distribkv::edge::io::TcpIo;
+use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services};
+use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start_executor};
+use distribkv::env::glommio::GlommioEnv;
+use distribkv::env::os::{process, signal};
+use distribkv::env::signal::Signal;
+use distribkv::env::{Env, Instant};
+use distribkv::host::exit::Exit;
+use distribkv::host::link::{self, LinkEnd, Links};
+use distribkv::host::mesh::{Mesh, MeshEnds, mesh};
+use distribkv::host::node::{self, Planted};
+use distribkv::ids::{CoreId, NodeId};
+use distribkv::kv;
+use distribkv::log::{Identity, IdentityStore};
+use distribkv::shard::Runner;
+use distribkv::shard::admission::{Desk, Hello, Rejection, Verdict};
+use futures_lite::future::or;
+use glommio::net::TcpStream;
+
+use crate::store::{NodeFacts, NodeStore};
+
+/// How long leadership may take to move when the node goes away.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long clients may take to finish their streams then.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How a core, and with it the process, ended.
+type Ending = Result<(), (i32, String)>;
+
+/// What the cores of a node share from its start on.
+struct Shared {
+    settings: Settings,
+    cores: u32,
+    planted: Planted,
+    ended: mpsc::Sender<Ending>,
+}
+
+/// Runs a node with these settings; what the process ends with.
+pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
+    let dir = settings.data_dir();
+    let _lock = lock(&settings)?;
+    signal::block().map_err(|source| Exit::Io { what: "holding signals back".into(), source })?;
+    let placements = placements(&settings)?;
+    let cores = u32::try_from(placements.len()).expect("validated to be few");
+    let listeners = listen(&settings, placements.len())?;
+    let addresses = listeners.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, "starting");
+    let (ended, endings) = mpsc::channel();
+    let shared = Arc::new(Shared { settings, cores, planted, ended });
+    let threads = start_cores(&shared, placements, listeners)?;
+    // The first end decides: a failure of one core is the node's.
+    for _ in 0..threads.len() {
+        match endings.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err((code, text))) => return Err(Exit::Said { code, text }),
+            Err(_) => return Err(Exit::Said { code: 1, text: "a core ended without a word".into() }),
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes the data directory for this process alone. The lock goes with the file.
+fn lock(settings: &Settings) -> Result<File, Exit> {
+    let dir = settings.data_dir();
+    let failed = |source| Exit::Io { what: format!("data directory {}", dir.display()), source };
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    let file = File::create(dir.join("LOCK")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Exit::DirectoryInUse(dir)),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn listen(settings: &Settings, cores: usize) -> Result<Listeners, Exit> {
+    let address = settings.listen();
+    let (host, port) = address.rsplit_once(':').expect("validated to be host:port");
+    let port = port.parse().expect("validated to be host:port");
+    bind(host.trim_matches(['[', ']']), port, cores).map_err(|error| match error {
+        BindError::InUse(address) => Exit::AddressInUse(address.to_string()),
+        BindError::Resolve { source, .. } | BindError::Io { source, .. } => {
+            Exit::Io { what: format!("listening on {address}"), source }
+        }
+    })
+}
+
+/// Where each executor runs.
+fn placements(settings: &Settings) -> Result<Vec<CorePlacement>, Exit> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = settings.node.cores().map_err(|invalid| Exit::Usage(invalid.to_string()))?;
+    let cpus: Vec<usize> = match cores {
+        Cores::Auto => (0..available).collect(),
+        Cores::Count(count) => (0..count as usize).collect(),
+        Cores::List(list) => list.into_iter().map(|cpu| cpu as usize).collect(),
+    };
+    let place = |cpu| if settings.node.pin { CorePlacement::Pinned(cpu) } else { CorePlacement::Anywhere };
+    Ok(cpus.into_iter().map(place).collect())
+}
+
+/// What core 0 tells the others once the identity is open.
+type IdentityChannel = mpsc::Receiver<Identity>;
+
+fn start_cores(
+    shared: &Arc<Shared>,
+    placements: Vec<CorePlacement>,
+    listeners: Listeners,
+) -> Result<Vec<CoreThread<()>>, Exit> {
+    let executors = placements.len();
+    let (tellers, mut listens): (Vec<_>, Vec<IdentityChannel>) =
+        (1..executors).map(|_| mpsc::channel()).unzip();
+    listens.reverse();
+    let mut tellers = Some(tellers);
+    let mut threads = Vec::new();
+    let starts = placements.into_iter().zip(listeners.cores).zip(mesh(shared.cores));
+    for (core, ((placement, listeners), ends)) in (0u32..).map(CoreId).zip(starts) {
+        let options = ExecutorOptions {
+            spin: Duration::from_micros(shared.settings.node.spin_us),
+            ..ExecutorOptions::new(&format!("kv-core-{core}"), placement, executors)
+        };
+        let shared = Arc::clone(shared);
+        let source = match tellers.take() {
+            Some(tellers) => IdentitySource::Open(tellers),
+            None => IdentitySource::Told(listens.pop().expect("one for each core but the first")),
+        };
+        let started = start_executor(options, move || run_core(shared, core, source, listeners, ends));
+        threads.push(started.map_err(Exit::Executor)?);
+    }
+    Ok(threads)
+}
+
+/// Where a core has the identity from.
+enum IdentitySource {
+    /// Core 0 opens it and tells the others.
+    Open(Vec<mpsc::Sender<Identity>>),
+    /// The others are told.
+    Told(IdentityChannel),
+}
+
+async fn run_core(
+    shared: Arc<Shared>,
+    core: CoreId,
+    source: IdentitySource,
+    listeners: Vec<TcpListener>,
+    ends: MeshEnds,
+) {
+    let ending = match serve_core(&shared, core, source, listeners, ends).await {
+        Ok(()) => Ok(()),
+        Err(exit) => Err((exit.code(), exit.to_string())),
+    };
+    // Where nobody listens any more the process is ending already.
+    let _ = shared.ended.send(ending);
+}
+
+async fn serve_core(
+    shared: &Arc<Shared>,
+    core: CoreId,
+    source: IdentitySource,
+    listeners: Vec<TcpListener>,
+    ends: MeshEnds,
+) -> Result<(), Exit> {
+    let env = GlommioEnv::new().map_err(|source| Exit::Io { what: "starting an executor".into(), source })?;
+    let started_at = env.now();
+    let (store, identity) = match source {
+        IdentitySource::Open(tellers) => {
+            let (store, identity) = node::open_identity(&env, &shared.settings, shared.cores).await?;
+            // A core that has ended has said why.
+            tellers.iter().for_each(|teller| drop(teller.send(identity.clone())));
+            (Some(store), identity)
+        }
+        IdentitySource::Told(told) => {
+            let gone = |_| Exit::Said { code: 1, text: "core 0 ended while it started".into() };
+            (None, told.recv().map_err(gone)?)
+        }
+    };
+    let (runner, found) =
+        node::open_core(&env, &shared.settings, &identity, (core, shared.cores), &shared.planted).await?;
+    tracing::info!(
+        core = core.0, lanes = found.lanes, segments = found.segments, bytes = found.bytes,
+        elapsed = ?found.elapsed, "log recovered"
+    );
+    found.cuts.iter().for_each(|cut| tracing::warn!("{cut}"));
+    let desk = store.map(|store| open_desk(shared, &env, store));
+    let mesh = Mesh::connect(env.clone(), ends, runner.clone(), desk.clone()).await;
+    let core = Core { shared: Arc::clone(shared), env, runner, mesh, identity, core, started_at };
+    core.serve(desk, listeners).await
+}
+
+fn open_desk(shared: &Arc<Shared>, env: &GlommioEnv, store: IdentityStore<GlommioEnv>) -> Desk<GlommioEnv> {
+    let own = Hello::of(store.identity());
+    let desk = Desk::new(store, own);
+    let (ended, running) = (shared.ended.clone(), desk.clone());
+    env.spawn(async move {
+        let failure = running.run().await;
+        let exit = Exit::LogWrite(failure);
+        // Where nobody listens any more the process is ending already.
+        let _ = ended.send(Err((exit.code(), exit.to_string())));
+    });
+    desk
+}
+
+/// One core, serving.
+struct Core {
+    shared: Arc<Shared>,
+    env: GlommioEnv,
+    runner: Runner<GlommioEnv>,
+    mesh: Mesh<GlommioEnv>,
+    identity: Identity,
+    core: CoreId,
+    started_at: Instant,
+}
+
+impl Core {
+    async fn serve(self, desk: Option<Desk<GlommioEnv>>, listeners: Vec<TcpListener>) -> Result<(), Exit> {
+        let edge = self.start_edge();
+        let incoming = Rc::new(Incoming::default());
+        for listener in listeners {
+            let (edge, peers) = (edge.clone(), self.on_peer(&incoming));
+            self.env.spawn(async move { edge.accept(listener, peers).await });
+        }
+        self.start_links();
+        if let Some(desk) = desk {
+            self.start_node(&desk)?;
+        }
+        let (mesh, runner, env) = (self.mesh.clone(), self.runner.clone(), self.env.clone());
+        self.env.spawn(async move {
+            mesh.draining().wait().await;
+            let began = env.now();
+            while !runner.is_drained() && env.now().since(began) < HAND_OVER_MAX {
+                env.sleep(Duration::from_millis(5)).await;
+            }
+            edge.drain(DRAIN_MAX).await;
+            runner.refuse_calls();
+            mesh.drained();
+        });
+        self.runner.run().await.map_err(Exit::LogWrite)
+    }
+
+    fn start_edge(&self) -> Edge<GlommioEnv, NodeStore<GlommioEnv>> {
+        let facts = NodeFacts {
+            cluster: self.identity.cluster,
+            node: self.identity.node,
+            shards: self.identity.shards,
+            addresses: self.shared.settings.cluster.peers.clone(),
+            started_at: self.started_at,
+        };
+        let store = NodeStore::new(self.env.clone(), self.runner.clone(), facts);
+        let options = EdgeOptions {
+            limits: EdgeLimits::DEFAULT,
+            kv_limits: kv::Limits::DEFAULT,
+            services: Services::All,
+        };
+        Edge::new(self.env.clone(), store, options)
+    }
+
+    fn links(&self) -> Links<GlommioEnv> {
+        let election = Duration::from_millis(self.shared.settings.cluster.election_timeout_ms);
+        Links { env: self.env.clone(), runner: self.runner.clone(), election }
+    }
+
+    /// Keeps a link to every other node.
+    fn start_links(&self) {
+        let hello = Hello { core: self.core, ..Hello::of(&self.identity) };
+        for (to, address) in (1u32..).map(NodeId).zip(self.shared.settings.cluster.peers.clone()) {
+            if to == self.identity.node {
+                continue;
+            }
+            let (links, waiting) = (self.links(), self.mesh.link_signal(to));
+            let (mesh, ended, peer) = (self.mesh.clone(), self.shared.ended.clone(), address.clone());
+            let on_verdict = move |verdict| take_verdict(&mesh, &ended, &peer, verdict);
+            let connect = async move || connect(&address).await;
+            self.env.spawn(link::keep_outgoing(links, (to, hello), waiting, connect, on_verdict));
+        }
+    }
+
+    /// What is done with a connection that does not begin as a client's does.
+    fn on_peer(&self, incoming: &Rc<Incoming>) -> impl Fn(TcpStream, Bytes) + Clone + 'static + use<> {
+        let (links, mesh, incoming) = (self.links(), self.mesh.clone(), Rc::clone(incoming));
+        move |stream, first| {
+            let (links, mesh, incoming) = (links.clone(), mesh.clone(), Rc::clone(&incoming));
+            let env = links.env.clone();
+            env.spawn(async move {
+                let judge = async |hello| mesh.judge(hello).await;
+                let begin = |hello: &Hello| incoming.begin(hello);
+                let served = link::serve_incoming(&links, TcpIo::new(stream, first), judge, begin).await;
+                match served {
+                    Ok(()) => {}
+                    Err(LinkEnd::Io(error)) => tracing::debug!(%error, "incoming link ended"),
+                    Err(LinkEnd::Rejected(rejection)) => tracing::warn!("a peer was refused: {rejection}"),
+                }
+            });
+        }
+    }
+
+    /// What core 0 does for the whole node: entitlement, the line that says that it serves, signals, the end.
+    fn start_node(&self, desk: &Desk<GlommioEnv>) -> Result<(), Exit> {
+        let (mesh, entitled) = (self.mesh.clone(), desk.entitled());
+        self.env.spawn(async move {
+            entitled.wait().await;
+            mesh.entitle_all();
+        });
+        let (runner, shared) = (self.runner.clone(), Arc::clone(&self.shared));
+        self.env.spawn(async move { say_ready(&runner, &shared).await });
+        let stop = signal::StopSignals::new()
+            .map_err(|source| Exit::Io { what: "watching signals".into(), source })?;
+        let (mesh, env) = (self.mesh.clone(), self.env.clone());
+        self.env.spawn(async move {
+            match stop.wait().await {
+                Ok(signal) => tracing::info!(signal, "stopping"),
+                Err(error) => tracing::error!(%error, "stopping: signals cannot be watched any more"),
+            }
+            mesh.drain_all();
+            let limit = HAND_OVER_MAX + DRAIN_MAX + Duration::from_secs(1);
+            or(mesh.all_drained().wait(), env.sleep(limit)).await;
+            mesh.stop_all();
+        });
+        Ok(())
+    }
+}
+
+/// The links that other nodes have made to this core: a newer one of the same core of a node ends the older
+/// one.
+#[derive(Default)]
+struct Incoming {
+    newest: RefCell<BTreeMap<(NodeId, CoreId), Signal>>,
+}
+
+impl Incoming {
+    /// A new link has begun: the older one's signal is raised, the new one's is given back.
+    fn begin(&self, hello: &Hello) -> Signal {
+        let mut newest = self.newest.borrow_mut();
+        let superseded = Signal::default();
+        if let Some(older) = newest.insert((hello.node, hello.core), superseded.clone()) {
+            older.raise();
+        }
+        superseded
+    }
+}
+
+async fn connect(address: &str) -> std::io::Result<TcpIo> {
+    let name = address.to_owned();
+    let resolved = glommio::executor().spawn_blocking(move || name.to_socket_addrs()).await?;
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{address} has no address"));
+    for address in resolved {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(std::io::Error::from)?;
+                return Ok(TcpIo::new(stream, Bytes::new()));
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// How another node took this one's hello. One that may not vote yet ends where it is refused: it can never
+/// serve.
+fn take_verdict(
+    mesh: &Mesh<GlommioEnv>,
+    ended: &mpsc::Sender<Ending>,
+    peer: &str,
+    verdict: Verdict,
+) -> Result<(), Rejection> {
+    match verdict {
+        Verdict::Welcome(by) => {
+            mesh.welcomed(by);
+            Ok(())
+        }
+        Verdict::Rejected(rejection) => {
+            if !mesh.is_entitled() {
+                let exit = Exit::Refused { peer: peer.to_owned(), rejection };
+                // Where nobody listens any more the process is ending already.
+                let _ = ended.send(Err((exit.code(), exit.to_string())));
+            }
+            Err(rejection)
+        }
+    }
+}
+
+/// Waits until every shard has a leader, and says so on standard output.
+async fn say_ready(runner: &Runner<GlommioEnv>, shared: &Shared) {
+    let settings = &shared.settings;
+    let mut seen = 0;
+    while !runner.directory().iter().all(|(_, known)| known.is_serving) {
+        seen = runner.directory_changed(seen).await;
+    }
+    let nodes = settings.cluster.peers.len();
+    println!("kvserver ready: node {} of {nodes}, listening on {}", settings.node.id, settings.listen());
+}
+
+/// Sets up logging to standard error.
+pub fn start_logging(settings: &Settings) -> Result<(), Exit> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.node.log_level)
+        .map_err(|error| Exit::Usage(format!("--log-level {:?}: {error}", settings.node.log_level)))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.node.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// Ends this process with the one that started it, where that was asked for.
+pub fn follow_parent(asked: bool) -> Result<(), Exit> {
+    if !asked {
+        return Ok(());
+    }
+    process::die_with_parent()
+        .map_err(|source| Exit::Io { what: "following the parent process".into(), source })
+}

@@ -1,0 +1,183 @@
+//! The runner of a core as what its edge serves from.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use distribkv::edge::SERVICES;
+use distribkv::edge::store::{
+    Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing, Serving,
+    ShardRoute, Status, Store,
+};
+use distribkv::env::{Env, Instant};
+use distribkv::ids::{ClusterId, Index, NodeId, ShardId};
+use distribkv::route::call::{Answered, Failure, Request};
+use distribkv::shard::{self, LaneReport, ReplicaReport, Runner};
+
+/// What a node's store knows beside the runner.
+pub struct NodeFacts {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// What clients dial, node by node.
+    pub addresses: Vec<String>,
+    /// When the process started.
+    pub started_at: Instant,
+}
+
+/// One core's store.
+pub struct NodeStore<E: Env> {
+    env: E,
+    runner: Runner<E>,
+    facts: Rc<NodeFacts>,
+}
+
+impl<E: Env> Clone for NodeStore<E> {
+    fn clone(&self) -> Self {
+        Self { env: self.env.clone(), runner: self.runner.clone(), facts: Rc::clone(&self.facts) }
+    }
+}
+
+impl<E: Env> NodeStore<E> {
+    /// Serves from this runner.
+    pub fn new(env: E, runner: Runner<E>, facts: NodeFacts) -> Self {
+        Self { env, runner, facts: Rc::new(facts) }
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        (1u32..).take(self.facts.addresses.len()).map(NodeId).collect()
+    }
+
+    fn serves(&self, shard: ShardId) -> bool {
+        !self.runner.is_draining() && self.runner.known(shard).is_serving
+    }
+
+    fn serves_all(&self) -> bool {
+        (0..self.facts.shards).map(ShardId).all(|shard| self.serves(shard))
+    }
+}
+
+/// An ordered stream of the runner.
+pub struct Ordered<E: Env>(shard::Pipeline<E>);
+
+impl<E: Env> PipelineOrder for Ordered<E> {
+    fn submit(
+        &self,
+        shard: ShardId,
+        request: Request,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Answered, Failure>> + 'static {
+        self.0.submit(shard, request, deadline)
+    }
+}
+
+impl<E: Env> Store for NodeStore<E> {
+    type Pipeline = Ordered<E>;
+
+    async fn call(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Answered, Failure> {
+        self.runner.call(shard, request, deadline).await
+    }
+
+    fn pipeline(&self) -> Ordered<E> {
+        Ordered(self.runner.pipeline())
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.facts.cluster, node: self.facts.node, shards: self.facts.shards }
+    }
+
+    fn routing(&self) -> Routing {
+        let route = |(shard, known): (ShardId, shard::Known)| ShardRoute {
+            shard,
+            leader: known.leader,
+            voters: self.voters(),
+            learners: Vec::new(),
+        };
+        let address = |(node, address): (NodeId, &String)| NodeAddress { node, address: address.clone() };
+        Routing {
+            shards: self.runner.directory().into_iter().map(route).collect(),
+            nodes: self.voters().into_iter().zip(&self.facts.addresses).map(address).collect(),
+        }
+    }
+
+    async fn status(&self) -> Status {
+        let cores = self.runner.status().await;
+        let mut replicas: Vec<ReplicaStatus> =
+            cores.iter().flat_map(|core| &core.replicas).map(replica).collect();
+        let mut lanes: Vec<LaneStatus> = cores.iter().flat_map(|core| &core.lanes).map(lane).collect();
+        replicas.sort_by_key(|replica| replica.shard);
+        lanes.sort_by_key(|lane| lane.lane);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.env.now().since(self.facts.started_at),
+            replicas,
+            lanes,
+        }
+    }
+
+    fn health(&self, service: &str) -> Option<Serving> {
+        let serves = match service.strip_prefix("shard/") {
+            Some(number) => {
+                let shard = number.parse().ok().filter(|shard| *shard < self.facts.shards)?;
+                self.serves(ShardId(shard))
+            }
+            None if service.is_empty() || SERVICES.contains(&service) => self.serves_all(),
+            None => return None,
+        };
+        Some(if serves { Serving::Yes } else { Serving::No })
+    }
+
+    fn health_names(&self) -> Vec<String> {
+        let shards = (0..self.facts.shards).map(|shard| format!("shard/{shard}"));
+        let services = SERVICES.iter().map(ToString::to_string);
+        std::iter::once(String::new()).chain(services).chain(shards).collect()
+    }
+
+    fn health_version(&self) -> u64 {
+        self.runner.directory_version()
+    }
+
+    async fn health_changed(&self, seen: u64) -> u64 {
+        self.runner.directory_changed(seen).await
+    }
+}
+
+fn replica(report: &ReplicaReport) -> ReplicaStatus {
+    ReplicaStatus {
+        shard: report.shard,
+        role: match report.role {
+            shard::Role::Follower => ReplicaRole::Follower,
+            shard::Role::Candidate => ReplicaRole::Candidate,
+            shard::Role::Leader => ReplicaRole::Leader,
+        },
+        leader: report.leader,
+        term: report.term,
+        last_index: report.last_index,
+        commit_index: report.commit_index,
+        applied_index: report.applied_index,
+        revision: report.revision,
+        keys: report.keys,
+        bytes: report.bytes,
+        snapshot_index: Index(0),
+        state_digest: report.state_digest,
+        lane: report.lane,
+    }
+}
+
+fn lane(report: &LaneReport) -> LaneStatus {
+    LaneStatus {
+        lane: report.lane,
+        core: report.core,
+        log_bytes: report.log_bytes,
+        segments: report.segments,
+        last_write: report.last_write,
+        oldest_pending: report.oldest_pending.max(Duration::ZERO),
+        poisoned: report.is_poisoned,
+        disk_full: report.is_disk_full,
+        damaged_total: 0,
+        repaired_total: 0,
+    }
+}

@@ -1,0 +1,127 @@
+//! What bounds a core's gRPC side: connections, streams, bytes, times.
+//!
+//! Invariants:
+//! - Every limit of h2 that we rely on is set by us: its defaults are another's, and some are unlimited.
+//! - Nothing that a client can make us hold is without a limit here or in [`crate::kv::Limits`].
+//!
+//! It deliberately says nothing about keys and values: those are the state machine's limits.
+
+use std::time::Duration;
+
+/// What bounds a core's gRPC side. Every field has a default that [`EdgeLimits::DEFAULT`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// Connections of one core; one more is closed as soon as it is accepted. 4096.
+    pub connections_max: usize,
+    /// Connections of one core that have not said yet whether they are a client's; one more is closed. 256.
+    pub greetings_max: usize,
+    /// Streams of one connection, as h2's SETTINGS announce it. 1024.
+    pub streams_max: u32,
+    /// The decoded size of a request's headers, in bytes. 16 KiB.
+    pub header_list_bytes_max: u32,
+    /// The table that a client may compress its headers with, in bytes. 4 KiB.
+    pub header_table_bytes_max: u32,
+    /// The largest frame that a client may send, in bytes. 16 KiB, the smallest that h2 allows.
+    pub frame_bytes_max: u32,
+    /// One message, in or out, in bytes; checked from its prefix, before it is buffered. 4 MiB.
+    pub message_bytes_max: usize,
+    /// What a client may send on one stream before it is read, in bytes. 1 MiB.
+    pub stream_window_bytes: u32,
+    /// What a client may send on one connection before it is read, in bytes. 4 MiB.
+    pub connection_window_bytes: u32,
+    /// What h2 holds of one stream's answers before it says that there is no room, in bytes. 256 KiB.
+    pub stream_send_bytes_max: usize,
+    /// Messages of one connection, from their prefix until they are answered, in bytes. 16 MiB.
+    pub connection_bytes_max: usize,
+    /// The same for all connections of a core, in bytes. 256 MiB.
+    pub core_bytes_max: usize,
+    /// Streams that we reset and still remember. 64.
+    pub reset_streams_max: usize,
+    /// Streams that a client reset before they were looked at; one more closes the connection. 64.
+    pub pending_reset_streams_max: usize,
+    /// Errors of a client that make us reset a stream; one more closes the connection. 256.
+    pub error_resets_max: usize,
+    /// Operations of one Pipeline that wait for their answer; more are not read. 1024.
+    pub pipeline_operations_max: usize,
+    /// Bytes of one Pipeline's operations and answers that wait; more are not read. 4 MiB.
+    pub pipeline_bytes_max: usize,
+    /// Keys in one page of a Scan. 4096.
+    pub scan_keys_max: u32,
+    /// Bytes of keys and values in one page of a Scan; one pair may overshoot it. 1 MiB.
+    pub scan_bytes_max: usize,
+    /// Shards that one Scan asks at a time. 16.
+    pub scan_parallel_max: usize,
+    /// From the accept to the first bytes that tell a client from a peer, and again to the end of h2's own
+    /// handshake. 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection without a stream is kept. 15 min.
+    pub idle_timeout: Duration,
+    /// How often a connection is asked whether it is still there. 30 s.
+    pub keepalive_interval: Duration,
+    /// How long its answer may take. 20 s.
+    pub keepalive_timeout: Duration,
+    /// The time for a unary call, an operation of a Pipeline or a page of a Scan whose client gave none. 10
+    /// s.
+    pub deadline_default: Duration,
+    /// The longest deadline that is kept, whatever the client gave. 1 h.
+    pub deadline_max: Duration,
+}
+
+impl EdgeLimits {
+    /// The limits of a node that sets none.
+    pub const DEFAULT: Self = Self {
+        connections_max: 4096,
+        greetings_max: 256,
+        streams_max: 1024,
+        header_list_bytes_max: 16 << 10,
+        header_table_bytes_max: 4 << 10,
+        frame_bytes_max: 16 << 10,
+        message_bytes_max: 4 << 20,
+        stream_window_bytes: 1 << 20,
+        connection_window_bytes: 4 << 20,
+        stream_send_bytes_max: 256 << 10,
+        connection_bytes_max: 16 << 20,
+        core_bytes_max: 256 << 20,
+        reset_streams_max: 64,
+        pending_reset_streams_max: 64,
+        error_resets_max: 256,
+        pipeline_operations_max: 1024,
+        pipeline_bytes_max: 4 << 20,
+        scan_keys_max: 4096,
+        scan_bytes_max: 1 << 20,
+        scan_parallel_max: 16,
+        handshake_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(15 * 60),
+        keepalive_interval: Duration::from_secs(30),
+        keepalive_timeout: Duration::from_secs(20),
+        deadline_default: Duration::from_secs(10),
+        deadline_max: Duration::from_secs(3600),
+    };
+
+    /// Whether one limit leaves room for what another allows.
+    #[must_use]
+    pub const fn is_consistent(&self) -> bool {
+        let windows = self.stream_window_bytes <= self.connection_window_bytes
+            && self.connection_window_bytes <= i32::MAX as u32;
+        let bytes = self.connection_bytes_max >= self.message_bytes_max
+            && self.core_bytes_max >= self.connection_bytes_max
+            && self.pipeline_bytes_max > 0
+            && self.message_bytes_max <= u32::MAX as usize;
+        let frames = self.frame_bytes_max >= 16 << 10 && self.frame_bytes_max < 16 << 20;
+        let counts = self.connections_max > 0
+            && self.greetings_max > 0
+            && self.streams_max > 0
+            && self.pipeline_operations_max > 0
+            && self.scan_keys_max > 0
+            && self.scan_parallel_max > 0;
+        windows && bytes && frames && counts && self.scan_bytes_max < self.message_bytes_max / 2
+    }
+}
+
+const _: () = assert!(EdgeLimits::DEFAULT.is_consistent(), "the defaults leave room for each other");
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,119 @@
+//! One stream: what it asks for, in what time, and its answer. One task, that ends when the client gives up.
+//!
+//! Invariants:
+//! - Whatever a client sends, its stream ends in a status, an HTTP error or a reset, never in silence.
+//! - A unary call has a deadline, the client's or ours; a stream has the client's alone.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+
+use super::Edge;
+use super::budget::Budget;
+use super::frame::{Messages, ReadError};
+use super::head::{Refused, RequestHead};
+use super::method::{Method, Unary};
+use super::reply::{Gone, Reply};
+use super::service;
+use super::status::Status;
+use super::store::Store;
+use crate::env::{Env, Instant};
+
+/// Serves one stream.
+pub(super) async fn serve<E: Env, S: Store>(
+    edge: Edge<E, S>,
+    budget: Budget,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (head, body) = request.into_parts();
+    let reply = Reply::new(respond);
+    let timeout = match RequestHead::parse(&head) {
+        Ok(parsed) => parsed.timeout,
+        Err(Refused::Http(status)) => return reply.http(status),
+        Err(Refused::Grpc(status)) => return reply.fail(&status),
+    };
+    let Some(method) = Method::of_path(head.uri.path(), edge.inner.options.services) else {
+        return reply.fail(&Status::unimplemented(format!("there is no method {}", head.uri.path())));
+    };
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return reply.fail(&Status::deadline_exceeded());
+    }
+    let limits = edge.limits();
+    let deadline = timeout.map(|timeout| edge.env().now() + timeout.min(limits.deadline_max));
+    let messages = Messages::new(body, budget.clone(), limits.message_bytes_max);
+    match method {
+        Method::Unary(unary) => serve_unary(&edge, unary, messages, reply, deadline).await,
+        Method::Scan => service::scan::serve(&edge, &budget, messages, reply, deadline).await,
+        Method::Pipeline => service::pipeline::serve(&edge, &budget, messages, reply, deadline).await,
+        Method::HealthWatch => service::health::watch(&edge, messages, reply, deadline).await,
+        Method::Reflection => service::reflection::serve(&edge, messages, reply, deadline).await,
+        Method::Backup => reply.fail(&service::cluster::backup_unimplemented()),
+    }
+}
+
+async fn serve_unary<E: Env, S: Store>(
+    edge: &Edge<E, S>,
+    method: Unary,
+    mut messages: Messages,
+    mut reply: Reply,
+    deadline: Option<Instant>,
+) {
+    let deadline = deadline.unwrap_or_else(|| edge.env().now() + edge.limits().deadline_default);
+    let work = async {
+        let message = messages.single().await?;
+        service::answer_unary(edge, method, message, deadline).await.map_err(ReadError::Status)
+    };
+    match guard(edge.env(), Some(deadline), |context| reply.poll_gone(context), work).await {
+        Guarded::Done(Ok(frame)) => reply.finish(edge.heads(), frame).await,
+        Guarded::Done(Err(ReadError::Status(status))) => reply.fail(&status),
+        Guarded::Late => reply.fail(&Status::deadline_exceeded()),
+        Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => {}
+    }
+}
+
+/// What became of work whose client may give up and whose time may end.
+pub(super) enum Guarded<T> {
+    /// It was done.
+    Done(T),
+    /// Its time ended first.
+    Late,
+    /// Its client gave up first.
+    Gone,
+}
+
+/// Does work until it is done, its client gives up, or its deadline passes. What is not done by then is
+/// dropped.
+pub(super) async fn guard<E: Env, T>(
+    env: &E,
+    deadline: Option<Instant>,
+    mut poll_gone: impl FnMut(&mut Context<'_>) -> Poll<Gone>,
+    work: impl Future<Output = T>,
+) -> Guarded<T> {
+    let mut work = pin!(work);
+    let mut timer = pin!(None);
+    poll_fn(|context| {
+        if let Poll::Ready(done) = work.as_mut().poll(context) {
+            return Poll::Ready(Guarded::Done(done));
+        }
+        if poll_gone(context).is_ready() {
+            return Poll::Ready(Guarded::Gone);
+        }
+        // Most work is done by its first or second turn: a timer is made when it is known to be needed.
+        if let Some(deadline) = deadline
+            && timer.is_none()
+        {
+            timer.set(Some(env.sleep(deadline.since(env.now()))));
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(context).map(|()| Guarded::Late),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,33 @@
+//! Processes: one that ends with its parent, and asking another to end.
+
+use std::io;
+
+/// Asks the kernel to end this process when the thread that started it ends. Where the parent has ended
+/// already, the error says so.
+///
+/// # Errors
+///
+/// Where the parent is gone, or the kernel refuses.
+pub fn die_with_parent() -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: getppid has no arguments and cannot fail.
+    let parent = unsafe { libc::getppid() };
+    if parent == 1 {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the process that started this one has ended"));
+    }
+    Ok(())
+}
+
+/// Asks a process to end (SIGTERM). Nothing where there is none.
+pub fn terminate(pid: u32) {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    assert!(pid > 0, "process {pid} would be a whole group");
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let result = unsafe { libc::kill(pid, libc::SIGTERM) };
+    // It may have ended a moment ago: then there is nobody to ask.
+    let _ = result;
+}

@@ -1,0 +1,127 @@
+//! What ends a node's process, what it says, and its exit code.
+//!
+//! Each cause is one clear line: what, where, and what to do. Codes are stable; scripts may rely on them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::env::executor::ExecutorError;
+use crate::log::{LogFailure, OpenError};
+use crate::shard::admission::Rejection;
+
+/// Why the process ends.
+#[derive(Debug)]
+pub enum Exit {
+    /// A setting is wrong. Code 2, as clap's.
+    Usage(String),
+    /// A file or socket could not be used. Code 1.
+    Io {
+        /// What was tried, and on what.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Another process uses the data directory. Code 10.
+    DirectoryInUse(PathBuf),
+    /// Another process listens on the address. Code 11.
+    AddressInUse(String),
+    /// io_uring cannot be used, or another need of an executor is not met. Codes 12 (io_uring denied), 13
+    /// (too little lockable memory), 14 (cannot pin).
+    Executor(ExecutorError),
+    /// The data directory is another node's, another cluster's, of another format, or damaged. Codes 15
+    /// (identity), 16 (format), 17 (damage), 1 (a file could not be read).
+    Open {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// What a shard's log holds makes no sense. Code 17.
+    Unreadable {
+        /// The directory.
+        dir: PathBuf,
+        /// The shard, and what makes no sense.
+        source: crate::shard::Unreadable,
+    },
+    /// A batch could not be made durable: the page cache no longer tells the truth. Code 18.
+    LogWrite(LogFailure),
+    /// What a part of the node said when it ended, with its code.
+    Said {
+        /// The code.
+        code: i32,
+        /// What it said.
+        text: String,
+    },
+    /// Another node refused this one before it could vote. Codes 19 (another cluster or other settings), 20
+    /// (another data directory), 16 (another format).
+    Refused {
+        /// Who refused.
+        peer: String,
+        /// Why.
+        rejection: Rejection,
+    },
+}
+
+impl Exit {
+    /// The process' exit code.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Io { .. } | Self::Executor(ExecutorError::Io(_)) => 1,
+            Self::Usage(_) => 2,
+            Self::DirectoryInUse(_) => 10,
+            Self::AddressInUse(_) => 11,
+            Self::Executor(ExecutorError::IoUringDenied(_)) => 12,
+            Self::Executor(ExecutorError::LockableMemory { .. }) => 13,
+            Self::Executor(ExecutorError::Cpu(_)) => 14,
+            Self::Open { source, .. } => open_code(source),
+            Self::Unreadable { .. } => 17,
+            Self::LogWrite(_) => 18,
+            Self::Said { code, .. } => *code,
+            Self::Refused { rejection: Rejection::Format { .. }, .. } => 16,
+            Self::Refused { rejection: Rejection::Directory { .. }, .. } => 20,
+            Self::Refused { .. } => 19,
+        }
+    }
+}
+
+fn open_code(error: &OpenError) -> i32 {
+    match error {
+        OpenError::Disagrees { .. } => 15,
+        OpenError::Format { .. } => 16,
+        OpenError::Damaged(_) => 17,
+        OpenError::Failed(_) | OpenError::DiskFull(_) => 1,
+        OpenError::Settings(_) => 2,
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Said { text, .. } => write!(f, "{text}"),
+            Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::DirectoryInUse(dir) => write!(
+                f,
+                "data directory {} is in use by another process: stop it, or give this node another \
+                 --data-dir",
+                dir.display()
+            ),
+            Self::AddressInUse(address) => write!(
+                f,
+                "address {address} is in use by another process: stop it, or give this node another --listen \
+                 address"
+            ),
+            Self::Executor(error) => write!(f, "{error}"),
+            Self::Open { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
+            Self::Unreadable { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
+            Self::LogWrite(failure) => write!(
+                f,
+                "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \
+                 and start again: what was acknowledged is on a quorum of disks"
+            ),
+            Self::Refused { peer, rejection } => write!(f, "refused by {peer}: {rejection}"),
+        }
+    }
+}
+
+impl std::error::Error for Exit {}

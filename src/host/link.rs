@@ -1,0 +1,270 @@
+//! One link, either end: parcels in one direction over one byte stream.
+//!
+//! ```text
+//!            connected          welcome          closed, silent for 3 T, or a write stuck for 3 T
+//!   waiting ──────────► hello ─────────► open ─────────────────────────────────────► waiting (backoff)
+//!      ▲                  │ rejected: said, and the process ends where it may not vote yet
+//!      └──────────────────┘
+//! ```
+//!
+//! Invariants:
+//! - Parcels leave in the order in which they were put into the outbox, each at most once.
+//! - While there is no link, raft's parcels and replies are dropped and calls are answered NOT_PROPOSED: they
+//!   never left.
+//! - When a link goes down, the runner hears of it: what was sent and not answered is lost.
+//!
+//! Generic over the byte stream, so that both ends are tested on in-memory pipes.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_lite::future::or;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::env::Env;
+use crate::env::signal::Signal;
+use crate::host::frame::{self, MAGIC};
+use crate::ids::NodeId;
+use crate::route::call::{Failure, FailureKind};
+use crate::route::parcel::{Parcel, Reply};
+use crate::shard::Runner;
+use crate::shard::admission::{HELLO_BYTES, Hello, Rejection, VERDICT_BYTES, Verdict};
+
+/// How long to wait before connecting again, at first and at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Why a link ended.
+#[derive(Debug)]
+pub enum LinkEnd {
+    /// The stream failed or was closed.
+    Io(io::Error),
+    /// The other node refused, or is not who it should be.
+    Rejected(Rejection),
+}
+
+impl From<io::Error> for LinkEnd {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What a core's links share.
+pub struct Links<E: Env> {
+    /// Clock and tasks.
+    pub env: E,
+    /// Whose parcels they carry.
+    pub runner: Runner<E>,
+    /// The election timeout: a link that stands still for three of them is closed.
+    pub election: Duration,
+}
+
+impl<E: Env> Clone for Links<E> {
+    fn clone(&self) -> Self {
+        Self { env: self.env.clone(), runner: self.runner.clone(), election: self.election }
+    }
+}
+
+/// Keeps one link to `to` for ever: connects, says `hello`, carries parcels, and begins again when it ends.
+///
+/// `waiting` is raised when parcels wait for `to`. `on_verdict` hears how the other node took the hello, and
+/// may end the process.
+pub async fn keep_outgoing<E: Env, IO: AsyncRead + AsyncWrite + Unpin + 'static>(
+    links: Links<E>,
+    (to, hello): (NodeId, Hello),
+    waiting: Signal,
+    connect: impl AsyncFn() -> io::Result<IO>,
+    on_verdict: impl Fn(Verdict) -> Result<(), Rejection>,
+) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let ended = {
+            let drain = drop_waiting(&links, to, &waiting);
+            or(async { Some(open(&links, (to, hello), &connect, &on_verdict).await) }, async {
+                drain.await;
+                None
+            })
+            .await
+        };
+        match ended {
+            Some(Ok(stream)) => {
+                tracing::debug!(peer = %to, "link up");
+                backoff = BACKOFF_MIN;
+                let end = carry(&links, to, &waiting, stream).await;
+                tracing::info!(peer = %to, error = %end, "link down");
+                links.runner.link_down(to);
+            }
+            Some(Err(LinkEnd::Io(error))) => tracing::debug!(peer = %to, %error, "no link"),
+            Some(Err(LinkEnd::Rejected(rejection))) => tracing::error!(peer = %to, "refused: {rejection}"),
+            None => {}
+        }
+        let jitter = Duration::from_micros(links.env.random() % 20_000);
+        or(links.env.sleep(backoff + jitter), drop_waiting(&links, to, &waiting)).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// While there is no link: nothing that waits can leave.
+async fn drop_waiting<E: Env>(links: &Links<E>, to: NodeId, waiting: &Signal) {
+    loop {
+        for parcel in links.runner.take_link(to) {
+            if let Parcel::Call(call) = parcel {
+                let outcome = Err(Failure::of(FailureKind::NotProposed));
+                links.runner.deliver(Parcel::Reply(Reply { id: call.id, outcome }));
+            }
+        }
+        waiting.wait().await;
+    }
+}
+
+/// Connects and exchanges hello and verdict.
+async fn open<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
+    links: &Links<E>,
+    (to, hello): (NodeId, Hello),
+    connect: &impl AsyncFn() -> io::Result<IO>,
+    on_verdict: &impl Fn(Verdict) -> Result<(), Rejection>,
+) -> Result<IO, LinkEnd> {
+    let mut stream = within(links, "connecting", connect()).await?;
+    let mut opening = MAGIC.to_vec();
+    opening.extend_from_slice(&hello.encode());
+    let verdict = within(links, "the hello", async {
+        stream.write_all(&opening).await?;
+        stream.flush().await?;
+        let mut verdict = [0; VERDICT_BYTES];
+        stream.read_exact(&mut verdict).await?;
+        Ok(verdict)
+    })
+    .await?;
+    let verdict = Verdict::decode(&verdict).ok_or_else(|| invalid("a verdict that means nothing"))?;
+    on_verdict(verdict).map_err(LinkEnd::Rejected)?;
+    match verdict {
+        Verdict::Welcome(by) if by.node == to => Ok(stream),
+        Verdict::Welcome(by) => Err(LinkEnd::Rejected(Rejection::Node { ours: to, theirs: by.node })),
+        Verdict::Rejected(rejection) => Err(LinkEnd::Rejected(rejection)),
+    }
+}
+
+/// Carries parcels until the stream ends. The other end sends nothing more: its end of file is the link's.
+async fn carry<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
+    links: &Links<E>,
+    to: NodeId,
+    waiting: &Signal,
+    stream: IO,
+) -> io::Error {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let watch = async {
+        let mut byte = [0];
+        match reader.read(&mut byte).await {
+            Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the peer"),
+            Ok(_) => invalid("the peer sent something after its verdict"),
+            Err(error) => error,
+        }
+    };
+    let send = async {
+        let mut out = Vec::new();
+        loop {
+            let mut parcels = links.runner.take_link(to).into_iter().peekable();
+            let is_idle = parcels.peek().is_none();
+            if is_idle {
+                frame::encode(&mut std::iter::empty(), &mut out);
+            }
+            while parcels.peek().is_some() {
+                frame::encode(&mut parcels, &mut out);
+            }
+            if let Err(error) = within(links, "a write", write_frames(&mut writer, &out)).await {
+                return error;
+            }
+            out.clear();
+            or(waiting.wait(), links.env.sleep(links.election)).await;
+        }
+    };
+    or(watch, send).await
+}
+
+async fn write_frames(writer: &mut (impl AsyncWrite + Unpin), frames: &[u8]) -> io::Result<()> {
+    writer.write_all(frames).await?;
+    writer.flush().await
+}
+
+/// The receiving end of a link: judges the hello, then delivers parcels until it ends.
+///
+/// `judge` asks the desk. `begin` notes the link and gives the signal that is raised when a newer link of the
+/// same core of that node comes: this one then ends.
+pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
+    links: &Links<E>,
+    mut stream: IO,
+    judge: impl AsyncFn(Hello) -> Option<Verdict>,
+    begin: impl Fn(&Hello) -> Signal,
+) -> Result<(), LinkEnd> {
+    let hello = within(links, "a hello", async {
+        let mut magic = [0; MAGIC.len()];
+        stream.read_exact(&mut magic).await?;
+        if magic != MAGIC {
+            return Err(invalid("neither a client nor a node of a cluster"));
+        }
+        let mut hello = [0; HELLO_BYTES];
+        stream.read_exact(&mut hello).await?;
+        Ok(Hello::decode(&hello))
+    })
+    .await?;
+    let Some(verdict) = judge(hello).await else {
+        return Err(LinkEnd::Io(io::Error::new(io::ErrorKind::ResourceBusy, "too many hellos at once")));
+    };
+    within(links, "the verdict", write_frames(&mut stream, &verdict.encode())).await?;
+    if let Verdict::Rejected(rejection) = verdict {
+        return Err(LinkEnd::Rejected(rejection));
+    }
+    let superseded = begin(&hello);
+    or(receive(links, &mut stream), async {
+        superseded.wait().await;
+        Ok(())
+    })
+    .await
+}
+
+/// Delivers parcels until the stream ends.
+async fn receive<E: Env>(links: &Links<E>, stream: &mut (impl AsyncRead + Unpin)) -> Result<(), LinkEnd> {
+    let mut buffer = BytesMut::with_capacity(64 << 10);
+    loop {
+        let read = within(links, "a frame", stream.read_buf(&mut buffer)).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        deliver_frames(links, &mut buffer)?;
+        if buffer.capacity() - buffer.len() < 16 << 10 {
+            buffer.reserve(64 << 10);
+        }
+    }
+}
+
+fn deliver_frames<E: Env>(links: &Links<E>, buffer: &mut BytesMut) -> io::Result<()> {
+    let mut parcels = VecDeque::new();
+    while let Some(frame) = frame::decode(buffer).map_err(|error| invalid(&error.to_string()))? {
+        parcels.extend(frame);
+    }
+    for parcel in parcels {
+        links.runner.deliver(parcel);
+    }
+    Ok(())
+}
+
+/// Nothing on a link may take longer than three election timeouts.
+async fn within<E: Env, T>(
+    links: &Links<E>,
+    what: &str,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let limit = links.election * 3;
+    or(work, async {
+        links.env.sleep(limit).await;
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {limit:?}")))
+    })
+    .await
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text.to_owned())
+}

@@ -1,0 +1,313 @@
+//! The cores of one node, connected: one bounded channel from each core to each other.
+//!
+//! A core's runner leaves items for other cores; one task for each other core carries them there, many at a
+//! time. What concerns the whole node travels the same way: hellos for the desk on core 0, its verdicts,
+//! entitlement, draining and the end.
+//!
+//! Invariants:
+//! - Between two cores items arrive in the order in which they were left.
+//! - The runner never waits: only the carrying task does, and the runner bounds what waits for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use ::glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
+
+use crate::env::Env;
+use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
+use crate::ids::{CoreId, NodeId};
+use crate::shard::admission::{Desk, Hello, Verdict};
+use crate::shard::{MeshItem, Runner};
+
+/// Batches of items in one channel; what waits behind them is bounded by the runner.
+const BATCHES_MAX: usize = 64;
+
+/// What one core of a node sends to another.
+#[derive(Debug)]
+pub enum NodeItem {
+    /// The runner's.
+    Shard(MeshItem),
+    /// To core 0: a hello that came to this core.
+    Admit {
+        /// Which core asks.
+        from: CoreId,
+        /// The number of the question.
+        number: u64,
+        /// The hello.
+        hello: Hello,
+    },
+    /// From core 0: the verdict on it.
+    Judged {
+        /// The number of the question.
+        number: u64,
+        /// The verdict.
+        verdict: Verdict,
+    },
+    /// To core 0: another node welcomed this one.
+    Welcomed(Hello),
+    /// From core 0: this node may vote and acknowledge.
+    Entitled,
+    /// From core 0: the node is going away.
+    Drain,
+    /// To core 0: this core's edge has no more streams and its replicas lead no more.
+    Drained,
+    /// From core 0: seal the lanes and end.
+    Stop,
+}
+
+type Batch = VecDeque<NodeItem>;
+
+/// One core's ends of the mesh, before its executor runs.
+pub struct MeshEnds {
+    core: CoreId,
+    senders: BTreeMap<CoreId, SharedSender<Batch>>,
+    receivers: BTreeMap<CoreId, SharedReceiver<Batch>>,
+}
+
+/// The mesh of a node of `cores` cores: the ends of each.
+#[must_use]
+pub fn mesh(cores: u32) -> Vec<MeshEnds> {
+    let mut ends: Vec<MeshEnds> = (0..cores)
+        .map(|core| MeshEnds { core: CoreId(core), senders: BTreeMap::new(), receivers: BTreeMap::new() })
+        .collect();
+    for from in 0..cores {
+        for to in (0..cores).filter(|to| *to != from) {
+            let (sender, receiver) = shared_channel::new_bounded(BATCHES_MAX);
+            ends[from as usize].senders.insert(CoreId(to), sender);
+            ends[to as usize].receivers.insert(CoreId(from), receiver);
+        }
+    }
+    ends
+}
+
+/// One core's side of its node: what it says to the other cores, and what it hears from them.
+pub struct Mesh<E: Env> {
+    env: E,
+    core: CoreId,
+    cores: u32,
+    runner: Runner<E>,
+    /// On core 0 alone.
+    desk: Option<Desk<E>>,
+    state: Rc<State>,
+}
+
+impl<E: Env> Clone for Mesh<E> {
+    fn clone(&self) -> Self {
+        Self {
+            env: self.env.clone(),
+            core: self.core,
+            cores: self.cores,
+            runner: self.runner.clone(),
+            desk: self.desk.clone(),
+            state: Rc::clone(&self.state),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    own: RefCell<BTreeMap<CoreId, Batch>>,
+    carriers: RefCell<BTreeMap<CoreId, Signal>>,
+    links: RefCell<BTreeMap<NodeId, Signal>>,
+    questions: RefCell<BTreeMap<u64, AnswerSender<Verdict>>>,
+    last_question: Cell<u64>,
+    is_draining: Cell<bool>,
+    drained: Cell<u32>,
+    draining: Signal,
+    all_drained: Signal,
+    has_entitled: Cell<bool>,
+}
+
+impl<E: Env> Mesh<E> {
+    /// Connects a core: from now on what its runner leaves for other cores is carried there.
+    pub async fn connect(env: E, ends: MeshEnds, runner: Runner<E>, desk: Option<Desk<E>>) -> Self {
+        assert_eq!(desk.is_some(), ends.core == CoreId(0), "the desk is on core 0, and only there");
+        let cores = u32::try_from(ends.senders.len()).expect("a node has few cores") + 1;
+        let state = Rc::new(State::default());
+        let mesh = Self { env, core: ends.core, cores, runner, desk, state };
+        for (to, sender) in ends.senders {
+            mesh.spawn_carrier(to, sender);
+        }
+        for (_, receiver) in ends.receivers {
+            mesh.spawn_receiver(receiver);
+        }
+        let (dispatcher, outgoing) = (mesh.clone(), mesh.runner.outgoing());
+        mesh.env.spawn(async move {
+            loop {
+                outgoing.wait().await;
+                dispatcher.dispatch();
+            }
+        });
+        mesh
+    }
+
+    /// The signal that is raised when parcels wait for a node.
+    #[must_use]
+    pub fn link_signal(&self, node: NodeId) -> Signal {
+        self.state.links.borrow_mut().entry(node).or_default().clone()
+    }
+
+    /// Asks the desk about a hello.
+    #[must_use]
+    pub fn judge(&self, hello: Hello) -> AnswerReceiver<Verdict> {
+        if let Some(desk) = &self.desk {
+            return desk.admit(hello);
+        }
+        let (sender, receiver) = answer();
+        let number = self.state.last_question.get() + 1;
+        self.state.last_question.set(number);
+        let mut questions = self.state.questions.borrow_mut();
+        questions.retain(|_, question| question.is_awaited());
+        questions.insert(number, sender);
+        self.send(CoreId(0), NodeItem::Admit { from: self.core, number, hello });
+        receiver
+    }
+
+    /// Tells the desk that another node has welcomed this one.
+    pub fn welcomed(&self, by: Hello) {
+        match &self.desk {
+            // Whether the hello is as it should be was checked where the verdict arrived.
+            Some(desk) => drop(desk.welcomed(by)),
+            None => self.send(CoreId(0), NodeItem::Welcomed(by)),
+        }
+    }
+
+    /// Whether this core knows that its node may vote.
+    #[must_use]
+    pub fn is_entitled(&self) -> bool {
+        self.state.has_entitled.get()
+    }
+
+    /// Core 0: tells every core that the node may vote.
+    pub fn entitle_all(&self) {
+        self.broadcast(|| NodeItem::Entitled);
+        self.take(NodeItem::Entitled);
+    }
+
+    /// Core 0: tells every core that the node is going away.
+    pub fn drain_all(&self) {
+        self.broadcast(|| NodeItem::Drain);
+        self.take(NodeItem::Drain);
+    }
+
+    /// Core 0: tells every core to seal its lanes and end.
+    pub fn stop_all(&self) {
+        self.broadcast(|| NodeItem::Stop);
+        self.take(NodeItem::Stop);
+    }
+
+    /// Raised when the node begins to go away.
+    #[must_use]
+    pub fn draining(&self) -> Signal {
+        self.state.draining.clone()
+    }
+
+    /// Tells core 0 that this core is done.
+    pub fn drained(&self) {
+        if self.core == CoreId(0) {
+            self.take(NodeItem::Drained);
+        } else {
+            self.send(CoreId(0), NodeItem::Drained);
+        }
+    }
+
+    /// Core 0: raised when every core is done.
+    #[must_use]
+    pub fn all_drained(&self) -> Signal {
+        self.state.all_drained.clone()
+    }
+
+    fn broadcast(&self, item: impl Fn() -> NodeItem) {
+        for core in (0..self.cores).map(CoreId).filter(|core| *core != self.core) {
+            self.send(core, item());
+        }
+    }
+
+    fn send(&self, to: CoreId, item: NodeItem) {
+        self.state.own.borrow_mut().entry(to).or_default().push_back(item);
+        if let Some(carrier) = self.state.carriers.borrow().get(&to) {
+            carrier.raise();
+        }
+    }
+
+    /// The runner has left something: wakes the tasks that carry it.
+    fn dispatch(&self) {
+        for core in self.runner.waiting_mesh() {
+            if let Some(carrier) = self.state.carriers.borrow().get(&core) {
+                carrier.raise();
+            }
+        }
+        for node in self.runner.waiting_links() {
+            self.link_signal(node).raise();
+        }
+    }
+
+    fn spawn_carrier(&self, to: CoreId, sender: SharedSender<Batch>) {
+        let signal = Signal::default();
+        self.state.carriers.borrow_mut().insert(to, signal.clone());
+        let mesh = self.clone();
+        self.env.spawn(async move {
+            let sender = sender.connect().await;
+            loop {
+                let mut batch = mesh.state.own.borrow_mut().remove(&to).unwrap_or_default();
+                batch.extend(mesh.runner.take_mesh(to).into_iter().map(NodeItem::Shard));
+                if batch.is_empty() {
+                    signal.wait().await;
+                } else if sender.send(batch).await.is_err() {
+                    // The other core has ended: so does the node.
+                    return;
+                }
+            }
+        });
+    }
+
+    fn spawn_receiver(&self, receiver: SharedReceiver<Batch>) {
+        let mesh = self.clone();
+        self.env.spawn(async move {
+            let receiver = receiver.connect().await;
+            while let Some(batch) = receiver.recv().await {
+                for item in batch {
+                    mesh.take(item);
+                }
+            }
+        });
+    }
+
+    fn take(&self, item: NodeItem) {
+        match item {
+            NodeItem::Shard(item) => self.runner.deliver_mesh(item),
+            NodeItem::Admit { from, number, hello } => {
+                let (mesh, verdict) = (self.clone(), self.judge(hello));
+                self.env.spawn(async move {
+                    if let Some(verdict) = verdict.await {
+                        mesh.send(from, NodeItem::Judged { number, verdict });
+                    }
+                });
+            }
+            NodeItem::Judged { number, verdict } => {
+                if let Some(question) = self.state.questions.borrow_mut().remove(&number) {
+                    question.send(verdict);
+                }
+            }
+            NodeItem::Welcomed(by) => self.welcomed(by),
+            NodeItem::Entitled => {
+                self.state.has_entitled.set(true);
+                self.runner.entitle();
+            }
+            NodeItem::Drain => {
+                if !self.state.is_draining.replace(true) {
+                    self.runner.drain();
+                    self.state.draining.raise();
+                }
+            }
+            NodeItem::Drained => {
+                self.state.drained.set(self.state.drained.get() + 1);
+                if self.state.drained.get() == self.cores {
+                    self.state.all_drained.raise();
+                }
+            }
+            NodeItem::Stop => self.runner.stop(),
+        }
+    }
+}

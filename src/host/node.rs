@@ -1,0 +1,218 @@
+//! Starting one core of a node: identity, lanes, recovery, runner.
+//!
+//! Core 0 opens the identity, which says how many lanes there are; then each core opens its own lanes,
+//! recovers them and starts its replicas. What a lane holds is durable before its replicas see it.
+//!
+//! It lives on the core that it starts, and deliberately knows nothing of sockets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Settings;
+use crate::env::Env;
+use crate::host::exit::Exit;
+use crate::ids::{ClusterId, CoreId, LaneId, NodeId};
+use crate::kv;
+use crate::log::{self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig};
+use crate::raft;
+use crate::route::place::{Layout, Place};
+use crate::shard::{Config, Limits, ReplicaStart, Runner, Times};
+
+/// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
+const LANE_QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// An idle lane is sealed after this long, so that its last batch is covered by another.
+const SEAL_AFTER: Duration = Duration::from_millis(10);
+
+/// Mistakes made on purpose, to prove that they are found. There are none in a build that serves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Planted {
+    /// One of driving replicas.
+    #[cfg(debug_assertions)]
+    pub shard: Option<crate::shard::PlantedBug>,
+    /// One of raft's.
+    #[cfg(debug_assertions)]
+    pub raft: Option<raft::PlantedBug>,
+    /// One of the state machine's.
+    #[cfg(debug_assertions)]
+    pub kv: Option<kv::PlantedBug>,
+    /// One of the log's.
+    #[cfg(debug_assertions)]
+    pub log: Option<log::PlantedBug>,
+}
+
+impl Planted {
+    /// Whether a node with an unknown data directory is to take part.
+    #[must_use]
+    pub fn lets_wiped_nodes_vote(&self) -> bool {
+        #[cfg(debug_assertions)]
+        return self.shard == Some(crate::shard::PlantedBug::WipedNodeVotes);
+        #[cfg(not(debug_assertions))]
+        return false;
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Planted {
+    /// The mistake of this name, of whichever module has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let is = |bug: &dyn std::fmt::Debug| format!("{bug:?}") == name;
+        let planted = Self {
+            shard: crate::shard::PlantedBug::ALL.into_iter().find(|bug| is(bug)),
+            raft: raft::PlantedBug::ALL.into_iter().find(|bug| is(bug)),
+            kv: kv::PlantedBug::ALL.into_iter().find(|bug| is(bug)),
+            log: log::PlantedBug::ALL.into_iter().find(|bug| is(bug)),
+        };
+        let found = planted.shard.is_some()
+            || planted.raft.is_some()
+            || planted.kv.is_some()
+            || planted.log.is_some();
+        found.then_some(planted)
+    }
+}
+
+/// What a core found when it opened its lanes.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Lanes of this core.
+    pub lanes: usize,
+    /// Segments with batches in them.
+    pub segments: usize,
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// Where a torn tail was cut, one line each.
+    pub cuts: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Opens the identity of a node's data directory, or makes it.
+pub async fn open_identity<E: Env>(
+    env: &E,
+    settings: &Settings,
+    cores: u32,
+) -> Result<(IdentityStore<E>, Identity), Exit> {
+    let dir = settings.data_dir();
+    let fresh = FreshIdentity {
+        node: NodeId(settings.node.id),
+        cluster: ClusterId(stable_hash(&settings.cluster.origin())),
+        nodes: nodes_of(settings),
+        shards: settings.cluster.shards,
+        lanes: cores.min(settings.cluster.shards),
+        cluster_hash: stable_hash(&settings.cluster.agreement()),
+    };
+    let opened = IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
+    opened.map_err(|source| Exit::Open { dir, source })
+}
+
+/// Opens one core's lanes and starts its replicas.
+pub async fn open_core<E: Env>(
+    env: &E,
+    settings: &Settings,
+    identity: &Identity,
+    (core, cores): (CoreId, u32),
+    planted: &Planted,
+) -> Result<(Runner<E>, Found), Exit> {
+    let began = env.now();
+    let dir = settings.data_dir();
+    let layout = Layout::new(identity.nodes, identity.shards, identity.lanes, cores);
+    let mut found = Found::default();
+    let mut lanes = BTreeMap::new();
+    let mut starts = Vec::new();
+    for lane in layout.lanes_of(core) {
+        let opened =
+            Lane::open(env.clone(), &dir.join(lane_dir(lane)), lane_config(settings, lane, planted)).await;
+        let (opened, recovery) = opened.map_err(|source| Exit::Open { dir: dir.clone(), source })?;
+        found.lanes += 1;
+        found.segments += recovery.segments;
+        found.bytes += recovery.bytes;
+        found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
+        starts.extend(starts_of(&layout, lane, &recovery));
+        lanes.insert(lane, opened);
+    }
+    let config = runner_config(settings, identity, Place { node: identity.node, core }, layout, planted);
+    let runner = Runner::new(env.clone(), config, lanes, starts);
+    let runner = runner.map_err(|source| Exit::Unreadable { dir, source })?;
+    found.elapsed = env.now().since(began);
+    Ok((runner, found))
+}
+
+/// What each shard of a lane is started from: what its log holds, or nothing.
+fn starts_of(layout: &Layout, lane: LaneId, recovery: &log::Recovery) -> Vec<ReplicaStart> {
+    let shards = (0..layout.shards).map(crate::ids::ShardId).filter(|shard| layout.lane_of(*shard) == lane);
+    shards
+        .map(|shard| {
+            let recovered =
+                recovery.shards.get(&shard).map_or_else(raft::Recovered::default, |held| raft::Recovered {
+                    hard_state: held.hard_state,
+                    terms: held.terms.clone(),
+                    last_index: held.last_index,
+                });
+            ReplicaStart { shard, recovered }
+        })
+        .collect()
+}
+
+fn runner_config(
+    settings: &Settings,
+    identity: &Identity,
+    place: Place,
+    layout: Layout,
+    planted: &Planted,
+) -> Config {
+    #[cfg(not(debug_assertions))]
+    let Planted {} = planted;
+    let cluster = &settings.cluster;
+    Config {
+        place,
+        incarnation: identity.starts,
+        layout,
+        times: Times::of(
+            Duration::from_millis(cluster.election_timeout_ms),
+            Duration::from_millis(cluster.heartbeat_ms),
+        ),
+        limits: Limits {
+            calls_max: usize::try_from(settings.node.calls_max).expect("validated to be small"),
+            ..Limits::default()
+        },
+        read_mode: if cluster.lease_reads { raft::ReadMode::Lease } else { raft::ReadMode::ReadIndex },
+        kv: kv::Limits::DEFAULT,
+        #[cfg(debug_assertions)]
+        planted: planted.shard,
+        #[cfg(debug_assertions)]
+        planted_raft: planted.raft,
+        #[cfg(debug_assertions)]
+        planted_kv: planted.kv,
+    }
+}
+
+fn lane_config(settings: &Settings, lane: LaneId, planted: &Planted) -> LaneConfig {
+    #[cfg(not(debug_assertions))]
+    let Planted {} = planted;
+    LaneConfig {
+        lane,
+        segment_bytes: settings.node.segment_bytes,
+        batch_bytes_max: usize::try_from(settings.node.batch_bytes_max).expect("validated to be below 1 GiB"),
+        batch_delay: Duration::from_micros(settings.node.batch_delay_us),
+        queue_bytes_max: LANE_QUEUE_BYTES_MAX,
+        seal_after: SEAL_AFTER,
+        #[cfg(debug_assertions)]
+        planted: planted.log,
+    }
+}
+
+fn nodes_of(settings: &Settings) -> u32 {
+    u32::try_from(settings.cluster.peers.len()).expect("validated to be few")
+}
+
+fn lane_dir(lane: LaneId) -> impl AsRef<Path> {
+    format!("{LANE_DIR_PREFIX}{lane}")
+}
+
+/// A hash that is the same on every machine and in every version.
+#[must_use]
+pub fn stable_hash(text: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}

@@ -1,0 +1,312 @@
+//! Who a data directory is: its node, its cluster, its own random id, and the directories of the other nodes
+//! that it has noted. Kept in a [`TwinFile`], durable before the first hello.
+//!
+//! ```text
+//! payload:  0        4      8       12       16      20         24
+//!           ├ format ┼ node ┼ nodes ┼ shards ┼ lanes ┼ entitled ┤
+//!           24          32        40         48       56      64
+//!           ├ directory ┼ cluster ┼ settings ┼ starts ┼ count ┼ noted …
+//! noted:    count × { node 4, zeros 4, directory 8 }
+//! ```
+//!
+//! Why the id: a node whose disk was wiped must not pass for a new one, or it forgets whom it voted for and
+//! what it acknowledged. A new directory votes and acknowledges only once enough other nodes have durably
+//! noted its id, none of them knowing another for that node; any two such sets of nodes meet.
+//!
+//! Invariants:
+//! - A directory has one id for ever, made at random with it; an identity that disagrees with what is asked
+//!   is refused.
+//! - A noted id is never overwritten; every change is durable in both copies before the caller goes on.
+//! - An identity is not made where lanes are already: that would be a lost one, not a new one.
+//!
+//! It lives on the core that speaks for the node. It deliberately does not decide who is entitled: that is
+//! counted from the hellos of the others.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::ids::{ClusterId, DirectoryId, NodeId};
+
+use super::codec::Source;
+use super::error::{Damage, DamageKind, Disagreement, Doing, LogFailure, NoteError, OpenError};
+use super::twin::{Copies, TwinFile, TwinKind, TwinReport};
+
+/// The version of the data directory as a whole.
+pub const DIRECTORY_FORMAT: u32 = 1;
+
+/// What the directories of lanes are named by: `lane-0`, `lane-1`, …
+pub const LANE_DIR_PREFIX: &str = "lane-";
+
+const FIXED_BYTES: usize = 64;
+const NOTED_BYTES: usize = 16;
+
+/// The most nodes that a cluster may have, and so the most directories that are noted.
+pub const NODES_MAX: u32 = 1024;
+
+/// Who a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// The directory's own random id.
+    pub directory: DirectoryId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The nodes of the cluster when it was made.
+    pub nodes: u32,
+    /// Its shards.
+    pub shards: u32,
+    /// The lanes of this directory, fixed when it was made.
+    pub lanes: u32,
+    /// The hash of the settings that all nodes must agree on, as of the last start.
+    pub cluster_hash: u64,
+    /// The directories of other nodes that were noted.
+    pub noted: BTreeMap<NodeId, DirectoryId>,
+    /// Whether enough other nodes have noted this directory: it votes and acknowledges.
+    pub entitled: bool,
+    /// The version of the data directory.
+    pub format: u32,
+    /// How often this directory was opened: names the lives of its process.
+    pub starts: u64,
+}
+
+/// What an identity is made of where there is none, and compared with where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreshIdentity {
+    /// The node that is started.
+    pub node: NodeId,
+    /// The cluster that it is to be in.
+    pub cluster: ClusterId,
+    /// Its nodes, 1 to [`NODES_MAX`].
+    pub nodes: u32,
+    /// Its shards.
+    pub shards: u32,
+    /// The lanes of a directory that is made now. Of one that exists, the kept number counts.
+    pub lanes: u32,
+    /// The hash of the settings that must agree. It may change from start to start; the last one is kept.
+    pub cluster_hash: u64,
+}
+
+/// The identity where it is kept.
+#[derive(Debug)]
+pub struct IdentityStore<E: Env> {
+    twin: TwinFile<E>,
+    path: PathBuf,
+    identity: Identity,
+    report: TwinReport,
+}
+
+impl<E: Env> IdentityStore<E> {
+    /// Opens the identity of a directory, or makes it where the directory is new. It is durable when this
+    /// returns.
+    pub async fn open_or_create(
+        env: E,
+        dir: &Path,
+        fresh: FreshIdentity,
+    ) -> Result<(Self, Identity), OpenError> {
+        assert!((1..=NODES_MAX).contains(&fresh.nodes), "a cluster of {} nodes", fresh.nodes);
+        let names = prepared_dir(&env, dir).await?;
+        let (twin, payload, report) = TwinFile::open(env.clone(), dir, TwinKind::Identity).await?;
+        let path = dir.join(TwinKind::Identity.names()[0]);
+        let damage = |kind| OpenError::Damaged(Damage { file: path.clone(), offset: 0, kind });
+        let mut identity = match payload {
+            Some(payload) => decode(&payload, &path)?.ok_or_else(|| damage(DamageKind::Content))?,
+            None if names.iter().any(|name| name.starts_with(LANE_DIR_PREFIX)) => {
+                return Err(damage(DamageKind::CopiesMissing));
+            }
+            None => fresh.made(DirectoryId(env.random().max(1))),
+        };
+        if let Some(what) = disagreement(&identity, &fresh) {
+            return Err(OpenError::Disagrees { dir: dir.to_path_buf(), what });
+        }
+        identity.cluster_hash = fresh.cluster_hash;
+        identity.starts += 1;
+        let mut store = Self { twin, path, identity, report };
+        store.write().await?;
+        let identity = store.identity.clone();
+        Ok((store, identity))
+    }
+
+    /// Who this directory is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What was found of the two copies when they were opened.
+    #[must_use]
+    pub fn report(&self) -> TwinReport {
+        self.report
+    }
+
+    /// Notes the directory of another node, durably. The same one again changes nothing.
+    pub async fn note(&mut self, node: NodeId, directory: DirectoryId) -> Result<(), NoteError> {
+        if node == NodeId(0) || node.0 > self.identity.nodes {
+            return Err(NoteError::NoSuchNode);
+        }
+        match self.identity.noted.get(&node) {
+            Some(known) if *known == directory => return Ok(()),
+            Some(known) => return Err(NoteError::AnotherKnown { known: *known }),
+            None => {}
+        }
+        self.identity.noted.insert(node, directory);
+        self.write().await.map_err(|failure| {
+            self.identity.noted.remove(&node);
+            NoteError::Failed(failure)
+        })
+    }
+
+    /// Keeps that enough other nodes have noted this directory.
+    pub async fn entitle(&mut self) -> Result<(), LogFailure> {
+        if self.identity.entitled {
+            return Ok(());
+        }
+        self.identity.entitled = true;
+        self.write().await.inspect_err(|_| self.identity.entitled = false)
+    }
+
+    /// Where the first copy is, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn write(&mut self) -> Result<(), LogFailure> {
+        self.twin.write(&encode(&self.identity), Copies::Both).await
+    }
+}
+
+impl FreshIdentity {
+    fn made(&self, directory: DirectoryId) -> Identity {
+        Identity {
+            node: self.node,
+            directory,
+            cluster: self.cluster,
+            nodes: self.nodes,
+            shards: self.shards,
+            lanes: self.lanes,
+            cluster_hash: self.cluster_hash,
+            noted: BTreeMap::new(),
+            entitled: false,
+            format: DIRECTORY_FORMAT,
+            starts: 0,
+        }
+    }
+}
+
+/// Makes a directory durable with its parent, and lists it.
+pub(super) async fn prepared_dir<E: Env>(env: &E, dir: &Path) -> Result<Vec<String>, OpenError> {
+    let failed = |source| LogFailure::new(Doing::Directory, dir, source);
+    env.create_dir(dir).await.map_err(failed)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        env.sync_dir(parent).await.map_err(failed)?;
+    }
+    Ok(env.list(dir).await.map_err(failed)?)
+}
+
+fn disagreement(kept: &Identity, asked: &FreshIdentity) -> Option<Disagreement> {
+    if kept.node != asked.node {
+        Some(Disagreement::Node { kept: kept.node, asked: asked.node })
+    } else if kept.nodes != asked.nodes {
+        Some(Disagreement::Nodes { kept: kept.nodes, asked: asked.nodes })
+    } else if kept.shards != asked.shards {
+        Some(Disagreement::Shards { kept: kept.shards, asked: asked.shards })
+    } else if kept.cluster != asked.cluster {
+        Some(Disagreement::Cluster { kept: kept.cluster, asked: asked.cluster })
+    } else {
+        None
+    }
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let count = u32::try_from(identity.noted.len()).expect("no more are noted than NODES_MAX");
+    let mut out = Vec::with_capacity(FIXED_BYTES + identity.noted.len() * NOTED_BYTES);
+    let small = [identity.format, identity.node.0, identity.nodes, identity.shards, identity.lanes];
+    small.iter().for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
+    out.extend_from_slice(&u32::from(identity.entitled).to_le_bytes());
+    for field in
+        [identity.directory.0, identity.cluster.0, identity.cluster_hash, identity.starts, u64::from(count)]
+    {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    for (node, directory) in &identity.noted {
+        out.extend_from_slice(&u64::from(node.0).to_le_bytes());
+        out.extend_from_slice(&directory.0.to_le_bytes());
+    }
+    out
+}
+
+fn decode(payload: &[u8], path: &Path) -> Result<Option<Identity>, OpenError> {
+    let mut source = Source::new(payload);
+    let format = source.u32().unwrap_or(0);
+    if format > DIRECTORY_FORMAT {
+        let found = u16::try_from(format).unwrap_or(u16::MAX);
+        return Err(OpenError::Format { file: path.to_path_buf(), found, known: 1 });
+    }
+    Ok(decode_fields(format, &mut source))
+}
+
+fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
+    let node = NodeId(source.u32()?);
+    let nodes = source.u32()?;
+    let shards = source.u32()?;
+    let lanes = source.u32()?;
+    let entitled = source.u32()?;
+    let directory = DirectoryId(source.u64()?);
+    let cluster = ClusterId(source.u64()?);
+    let cluster_hash = source.u64()?;
+    let starts = source.u64()?;
+    let count = usize::try_from(source.u64()?).ok()?;
+    if format == 0 || entitled > 1 || !(1..=NODES_MAX).contains(&nodes) || count > nodes as usize {
+        return None;
+    }
+    let mut noted = BTreeMap::new();
+    for _ in 0..count {
+        let node = NodeId(u32::try_from(source.u64()?).ok()?);
+        noted.insert(node, DirectoryId(source.u64()?));
+    }
+    let whole = noted.len() == count && source.is_empty();
+    let entitled = entitled == 1;
+    let identity = Identity {
+        node,
+        directory,
+        cluster,
+        nodes,
+        shards,
+        lanes,
+        cluster_hash,
+        noted,
+        entitled,
+        format,
+        starts,
+    };
+    whole.then_some(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_comes_back_as_it_was() {
+        let fresh = FreshIdentity {
+            node: NodeId(2),
+            cluster: ClusterId(77),
+            nodes: 3,
+            shards: 8,
+            lanes: 2,
+            cluster_hash: u64::MAX,
+        };
+        let mut identity = fresh.made(DirectoryId(5));
+        identity.noted.insert(NodeId(1), DirectoryId(9));
+        identity.noted.insert(NodeId(3), DirectoryId(10));
+        identity.entitled = true;
+        let bytes = encode(&identity);
+        let path = Path::new("identity-a");
+        assert!(matches!(decode(&bytes, path), Ok(Some(back)) if back == identity));
+        for len in 4..bytes.len() {
+            assert!(matches!(decode(&bytes[..len], path), Ok(None)), "cut to {len}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! A lane's handle: what a driver holds of its log, and the state that writer, keeper and readers share.
+//!
+//! ```text
+//!  append ──► queue ──► writer: one batch in flight ──► index, completions ──► driver
+//!                          │ rolls          ▲ spare
+//!                          ▼                │
+//!                       keeper: makes the spare, releases the oldest segment
+//! ```
+//!
+//! Invariants:
+//! - Appends complete in the order in which they came.
+//! - The first failure is kept and is final: nothing is completed after it.
+//! - The index holds only what is durable.
+//!
+//! It lives on the core of its lane, whose driver owns it. Handles are cheap to clone and never leave the
+//! core. It deliberately knows no replica: what an append means is raft's affair.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::env::signal::Signal;
+use crate::env::{BLOCK_BYTES, Env, Instant};
+use crate::ids::{Index, LaneId, ShardId, Term};
+use crate::raft::{Entry, HardState};
+
+use super::batch::{BATCH_BYTES_LIMIT, BATCH_HEADER_BYTES, Place, SegmentId};
+use super::error::{Full, LogFailure, OpenError, SettingsError};
+use super::index::{LaneIndex, Notes};
+use super::manifest::{ManifestFile, Mark};
+#[cfg(debug_assertions)]
+use super::planted::PlantedBug;
+use super::queue::{Origin, Pending, Queue};
+use super::record::{HARD_STATE_BYTES, RECORD_HEADER_BYTES};
+use super::recovery::{Recovery, recover};
+
+/// The most completions that a driver may leave undrained.
+pub const COMPLETIONS_MAX: usize = 1 << 16;
+
+/// Settings of one lane.
+#[derive(Clone, Debug)]
+pub struct LaneConfig {
+    /// The lane.
+    pub lane: LaneId,
+    /// The size of a segment's file in bytes: whole blocks, at least two batches of `batch_bytes_max`.
+    pub segment_bytes: u64,
+    /// The longest batch in bytes, header and padding included: whole blocks, at most [`BATCH_BYTES_LIMIT`].
+    pub batch_bytes_max: usize,
+    /// How long a batch waits for company. Zero: it is written as soon as the one before it is durable.
+    pub batch_delay: Duration,
+    /// The most bytes that wait or fly, at least `batch_bytes_max`.
+    pub queue_bytes_max: usize,
+    /// How long a lane is idle before its last batch is sealed.
+    pub seal_after: Duration,
+    /// A fault put in on purpose.
+    #[cfg(debug_assertions)]
+    pub planted: Option<PlantedBug>,
+}
+
+impl LaneConfig {
+    /// The longest data of one entry: it fits a batch along with its shard's hard state.
+    #[must_use]
+    pub fn entry_bytes_max(&self) -> usize {
+        self.batch_bytes_max.saturating_sub(BATCH_HEADER_BYTES + HARD_STATE_BYTES + RECORD_HEADER_BYTES)
+    }
+
+    /// Checks every bound.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let block = BLOCK_BYTES as u64;
+        let batch = self.batch_bytes_max as u64;
+        for (setting, value) in [("segment_bytes", self.segment_bytes), ("batch_bytes_max", batch)] {
+            if !value.is_multiple_of(block) {
+                return Err(SettingsError::NotWholeBlocks { setting, value });
+            }
+        }
+        let queue = self.queue_bytes_max as u64;
+        let least = [
+            ("batch_bytes_max", batch, block),
+            ("segment_bytes", self.segment_bytes, 2 * batch),
+            ("queue_bytes_max", queue, batch),
+        ];
+        for (setting, value, least) in least {
+            if value < least {
+                return Err(SettingsError::TooSmall { setting, value, least });
+            }
+        }
+        if self.batch_bytes_max > BATCH_BYTES_LIMIT {
+            let most = BATCH_BYTES_LIMIT as u64;
+            return Err(SettingsError::TooLarge { setting: "batch_bytes_max", value: batch, most });
+        }
+        Ok(())
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+}
+
+/// What a shard wants made durable, as one.
+#[derive(Clone, Debug, Default)]
+pub struct Append {
+    /// Whose it is.
+    pub shard: ShardId,
+    /// The number that the completion names.
+    pub number: u64,
+    /// Term, vote and commit index, where they changed.
+    pub hard_state: Option<HardState>,
+    /// Entries without a hole. The first replaces everything of the shard at its index and above.
+    pub entries: Vec<Entry>,
+}
+
+/// An append is durable, with all that its shard appended before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Whose it was.
+    pub shard: ShardId,
+    /// The number that it was given.
+    pub number: u64,
+}
+
+/// Whether there is space for another segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Space {
+    /// As far as is known.
+    #[default]
+    Enough,
+    /// The disk is full: what fits the segments that are there is still written.
+    Short,
+}
+
+/// A lane as it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// The bytes of its segments' files.
+    pub log_bytes: u64,
+    /// How many there are, the spare included.
+    pub segments: usize,
+    /// The batches written since the start.
+    pub batches: u64,
+    /// The bytes that wait or fly.
+    pub queued_bytes: usize,
+    /// How long the last batch write took.
+    pub last_write: Duration,
+    /// For how long the oldest append has been waiting; zero where none is.
+    pub oldest_pending: Duration,
+    /// Whether it failed.
+    pub poisoned: bool,
+    /// Whether the disk is full.
+    pub space: Space,
+}
+
+/// A handle of a lane.
+pub struct Lane<E: Env> {
+    pub(super) shared: Rc<Shared<E>>,
+}
+
+impl<E: Env> Clone for Lane<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Rc::clone(&self.shared) }
+    }
+}
+
+pub(super) struct Shared<E: Env> {
+    pub env: E,
+    pub dir: PathBuf,
+    pub config: LaneConfig,
+    pub state: RefCell<State<E>>,
+    /// Raised for the writer.
+    pub wake: Signal,
+    /// Raised for the keeper.
+    pub chores: Signal,
+}
+
+/// A segment that is written to, or will be.
+pub(super) struct Active<E: Env> {
+    pub place: Place,
+    pub bytes: u64,
+    pub path: PathBuf,
+    pub file: Rc<E::File>,
+}
+
+/// What is known of a segment beside its manifest entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SegmentState {
+    pub salt: u64,
+    pub bytes: u64,
+    pub end: Option<Mark>,
+    pub readers: u32,
+    pub filled: FilledBy,
+}
+
+/// Which process filled a segment. Only the own ones are used again: a write of a dead process may still be
+/// on its way to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FilledBy {
+    ThisProcess,
+    Another,
+}
+
+/// How far a lane is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Opened,
+    Running,
+    Closing,
+    Written,
+    Ended,
+}
+
+/// What was appended last of a shard, durable or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tail {
+    pub last: Index,
+    pub hard_state: HardState,
+    pub released: Option<(Index, Term)>,
+}
+
+pub(super) struct State<E: Env> {
+    pub index: LaneIndex,
+    pub tails: BTreeMap<ShardId, Tail>,
+    pub queue: Queue,
+    pub completions: Vec<Completed>,
+    pub progress: Signal,
+    pub failure: Option<LogFailure>,
+    pub phase: Phase,
+    pub segments: BTreeMap<SegmentId, SegmentState>,
+    pub current: Active<E>,
+    pub position: u64,
+    pub spare: Option<Active<E>>,
+    pub needs_spare: bool,
+    pub manifest: Option<ManifestFile<E>>,
+    pub free: Vec<(SegmentId, u64)>,
+    pub restated: Option<SegmentId>,
+    pub last: Mark,
+    pub is_sealed: bool,
+    pub written_at: Instant,
+    pub flight_since: Option<Instant>,
+    pub notes: Notes,
+    pub flown: Vec<Completed>,
+    pub buffers: Buffers<E>,
+    pub open_files: Vec<(SegmentId, Rc<E::File>)>,
+    pub space: Space,
+    pub batches: u64,
+    pub last_write: Duration,
+}
+
+impl<E: Env> Lane<E> {
+    /// Opens the lane in a directory, or makes it where the directory is new. When this returns, recovery is
+    /// over and all that it found is durable.
+    pub async fn open(env: E, dir: &Path, config: LaneConfig) -> Result<(Self, Recovery), OpenError> {
+        config.check().map_err(OpenError::Settings)?;
+        let (state, recovery) = recover(&env, dir, &config).await?;
+        let shared = Shared {
+            env,
+            dir: dir.to_path_buf(),
+            config,
+            state: RefCell::new(state),
+            wake: Signal::default(),
+            chores: Signal::default(),
+        };
+        Ok((Self { shared: Rc::new(shared) }, recovery))
+    }
+
+    /// Joins the batch that is forming. Nothing is taken where the queue is full, or after a failure or
+    /// `close`.
+    ///
+    /// Entries must follow each other, and what the shard appended before, without a hole.
+    pub fn append(&self, append: Append) -> Result<(), Full> {
+        let Append { shard, number, hard_state, entries } = append;
+        self.check_entries(shard, &entries);
+        let since = self.shared.env.now();
+        let origin = Origin::Shard { number };
+        self.push(Pending { shard, origin, hard_state, released: None, entries, next: 0, since })
+    }
+
+    /// Gives a shard's entries up to `index` free: they are held elsewhere, durably. The mark travels like an
+    /// append; a segment that no shard needs is used again or removed some time after it is durable. An index
+    /// past the last entry lets all of them go, and the next append begins after it.
+    pub fn release(&self, shard: ShardId, index: Index, term: Term) -> Result<(), Full> {
+        let since = self.shared.env.now();
+        let released = Some((index, term));
+        let origin = Origin::Lane;
+        self.push(Pending { shard, origin, hard_state: None, released, entries: Vec::new(), next: 0, since })
+    }
+
+    /// Takes the appends that became durable, in the order in which they came.
+    #[must_use]
+    pub fn completions(&self) -> Vec<Completed> {
+        std::mem::take(&mut self.shared.state.borrow_mut().completions)
+    }
+
+    /// What is raised when appends completed and when the lane failed.
+    #[must_use]
+    pub fn on_progress(&self) -> Signal {
+        self.shared.state.borrow().progress.clone()
+    }
+
+    /// Has the driver's own signal raised in the place of the lane's.
+    pub fn set_signal(&self, signal: Signal) {
+        self.shared.state.borrow_mut().progress = signal;
+    }
+
+    /// The first failure. The process says it and ends with its own code.
+    #[must_use]
+    pub fn failed(&self) -> Option<LogFailure> {
+        self.shared.state.borrow().failure.clone()
+    }
+
+    /// When the oldest append that is not durable yet came.
+    #[must_use]
+    pub fn oldest_pending(&self) -> Option<Instant> {
+        self.shared.state.borrow().oldest_pending()
+    }
+
+    /// The lane as it is now.
+    #[must_use]
+    pub fn status(&self) -> LaneStatus {
+        let state = self.shared.state.borrow();
+        let now = self.shared.env.now();
+        LaneStatus {
+            log_bytes: state.segments.values().map(|segment| segment.bytes).sum(),
+            segments: state.segments.len(),
+            batches: state.batches,
+            queued_bytes: state.queue.cost(),
+            last_write: state.last_write,
+            oldest_pending: state.oldest_pending().map_or(Duration::ZERO, |since| now.since(since)),
+            poisoned: state.failure.is_some(),
+            space: state.space,
+        }
+    }
+
+    /// Takes no more appends; what is queued is written and sealed, then `run` returns.
+    pub fn close(&self) {
+        let mut state = self.shared.state.borrow_mut();
+        state.phase = state.phase.max(Phase::Closing);
+        self.shared.wake.raise();
+        self.shared.chores.raise();
+    }
+
+    fn push(&self, pending: Pending) -> Result<(), Full> {
+        let mut state = self.shared.state.borrow_mut();
+        let room = state.queue.has_room(pending.bytes(), self.shared.config.queue_bytes_max);
+        let drained = state.completions.len() < COMPLETIONS_MAX;
+        if !room || !drained || state.failure.is_some() || state.phase >= Phase::Closing {
+            return Err(Full);
+        }
+        state.enqueue(pending);
+        self.shared.wake.raise();
+        Ok(())
+    }
+
+    fn check_entries(&self, shard: ShardId, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        let bytes_max = self.shared.config.entry_bytes_max();
+        let state = self.shared.state.borrow();
+        let tail = state.tails.get(&shard).copied().unwrap_or_default();
+        let base = tail.released.map_or(Index(0), |(index, _)| index);
+        let follows = first.index > base && first.index.0 <= tail.last.0 + 1;
+        assert!(follows, "shard {shard}: entry {} after {} released to {base}", first.index, tail.last);
+        for (at, entry) in entries.iter().enumerate() {
+            let index = first.index.0 + at as u64;
+            assert_eq!(entry.index.0, index, "shard {shard}: entries of one append follow each other");
+            assert!(entry.term > Term(0), "shard {shard}: entry {index} has no term");
+            let bytes = entry.data.len();
+            assert!(bytes <= bytes_max, "shard {shard}: entry {index} of {bytes} bytes is above {bytes_max}");
+        }
+    }
+}
+
+impl<E: Env> State<E> {
+    /// Takes an append in, and remembers what its shard said last.
+    pub fn enqueue(&mut self, pending: Pending) {
+        let tail = self.tails.entry(pending.shard).or_default();
+        tail.hard_state = pending.hard_state.unwrap_or(tail.hard_state);
+        if let Some(released) = pending.released.filter(|new| tail.released.is_none_or(|old| old.0 < new.0)) {
+            tail.released = Some(released);
+            tail.last = tail.last.max(released.0);
+        }
+        tail.last = pending.entries.last().map_or(tail.last, |entry| entry.index);
+        self.queue.push(pending);
+    }
+
+    /// Keeps the first failure and says so.
+    pub fn fail(&mut self, failure: LogFailure) {
+        self.failure.get_or_insert(failure);
+        self.progress.raise();
+    }
+
+    fn oldest_pending(&self) -> Option<Instant> {
+        self.flight_since.or_else(|| self.queue.oldest())
+    }
+}
+
+/// The most bytes of buffers that are kept for later batches.
+const BUFFERS_BYTES_MAX: usize = 4 << 20;
+
+/// Buffers of batches that landed, to be used again.
+pub(super) struct Buffers<E: Env> {
+    by_len: BTreeMap<usize, Vec<E::Buf>>,
+    bytes: usize,
+}
+
+impl<E: Env> Buffers<E> {
+    pub fn new() -> Self {
+        Self { by_len: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// A buffer of just this length, its contents whatever they were.
+    pub fn take(&mut self, env: &E, len: usize) -> E::Buf {
+        match self.by_len.get_mut(&len).and_then(Vec::pop) {
+            Some(buf) => {
+                self.bytes -= len;
+                buf
+            }
+            None => env.buf(len),
+        }
+    }
+
+    /// Keeps a buffer. Where that would be too much, the others go: their lengths were not asked for.
+    pub fn give(&mut self, buf: E::Buf) {
+        let len = buf.as_ref().len();
+        if len > BUFFERS_BYTES_MAX {
+            return;
+        }
+        if self.bytes + len > BUFFERS_BYTES_MAX {
+            self.by_len.clear();
+            self.bytes = 0;
+        }
+        self.bytes += len;
+        self.by_len.entry(len).or_default().push(buf);
+    }
+}

@@ -1,0 +1,261 @@
+//! A lane's manifest: which segments there are, with what salt, and where each of them ends.
+//!
+//! ```text
+//! payload:  0      4       8                16            20       24
+//!           ├ lane ┼ count ┼ start sequence ┼ start chain ┼ zeros 4┼ next segment id 8 ┼ count × segment
+//! segment:  0    8      16      24       28          32             40
+//!           ├ id ┼ salt ┼ bytes ┼ ended 4┼ end chain ┼ end sequence ┤
+//! ```
+//!
+//! - `start` is the last batch before the oldest segment, and its checksum: the first batch there must follow
+//!   it.
+//! - `ended` is 1 where the end is recorded: the last batch of the segment, and its checksum. What lies past
+//!   it in the file is ignored for ever. 0: the segment ends where the next one begins, or where the lane
+//!   does.
+//!
+//! Invariants: ids ascend and are all below the next one; a segment is entered after it was made durable, and
+//! its file is removed or used again after it was taken out.
+//!
+//! Pure but for [`ManifestFile`], which keeps it in a [`TwinFile`]. It deliberately holds nothing of any
+//! shard.
+
+use std::path::Path;
+
+use crate::env::{BLOCK_BYTES, Env};
+use crate::ids::LaneId;
+
+use super::batch::{BatchSequence, Chain, Place, SegmentId};
+use super::codec::Source;
+use super::error::{Damage, DamageKind, Disagreement, LogFailure, OpenError};
+use super::twin::{Copies, TWIN_BYTES_MAX, TwinFile, TwinKind, TwinReport};
+
+/// The most segments that a lane may have at once.
+pub const SEGMENTS_MAX: usize = 65_536;
+
+const FIXED_BYTES: usize = 32;
+const SEGMENT_BYTES: usize = 40;
+
+const _: () = assert!(FIXED_BYTES + SEGMENTS_MAX * SEGMENT_BYTES <= TWIN_BYTES_MAX);
+
+/// A place in the sequence of batches: the last one before it, and its checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The last batch.
+    pub sequence: BatchSequence,
+    /// Its checksum.
+    pub chain: Chain,
+}
+
+/// What the manifest says of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentMeta {
+    /// Its number.
+    pub id: SegmentId,
+    /// Its salt.
+    pub salt: u64,
+    /// The size of its file.
+    pub bytes: u64,
+    /// Its last batch, where that is recorded.
+    pub end: Option<Mark>,
+}
+
+/// The manifest of one lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The lane.
+    pub lane: LaneId,
+    /// What the first batch of the oldest segment follows.
+    pub start: Mark,
+    /// Above every id that was ever used.
+    pub next_segment: SegmentId,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentMeta>,
+}
+
+impl Manifest {
+    /// The manifest of a new lane.
+    #[must_use]
+    pub fn new(lane: LaneId) -> Self {
+        Self { lane, start: Mark::default(), next_segment: SegmentId(1), segments: Vec::new() }
+    }
+
+    /// Where batches of a segment belong.
+    #[must_use]
+    pub fn place(&self, segment: &SegmentMeta) -> Place {
+        Place { lane: self.lane, segment: segment.id, salt: segment.salt }
+    }
+
+    /// Takes a number for a new segment; it is not given again, whatever becomes of that one.
+    pub fn take_segment_id(&mut self) -> SegmentId {
+        let id = self.next_segment;
+        self.next_segment = SegmentId(id.0.checked_add(1).expect("segments are counted up one by one"));
+        id
+    }
+
+    /// Never gives a number up to this one.
+    pub fn skip_segment_id(&mut self, id: SegmentId) {
+        self.next_segment = self.next_segment.max(SegmentId(id.0.saturating_add(1)));
+    }
+
+    /// Enters a segment, the newest.
+    pub fn enter(&mut self, segment: SegmentMeta) {
+        let newest = self.segments.last().map_or(SegmentId(0), |last| last.id);
+        assert!(segment.id > newest && segment.id < self.next_segment, "{segment:?} after {newest}");
+        self.segments.push(segment);
+    }
+
+    /// Records the end of a segment that has none recorded yet.
+    pub fn record_end(&mut self, id: SegmentId, end: Mark) {
+        if let Some(segment) = self.segments.iter_mut().find(|segment| segment.id == id) {
+            assert!(segment.end.is_none_or(|known| known == end), "{segment:?} ends at {end:?} as well");
+            segment.end = Some(end);
+        }
+    }
+
+    /// Takes out the oldest segment; the one after it begins where that one ended.
+    pub fn release_oldest(&mut self, id: SegmentId, end: Mark) {
+        assert_eq!(
+            self.segments.first().map(|first| first.id),
+            Some(id),
+            "only the oldest segment is released"
+        );
+        self.segments.remove(0);
+        self.start = end;
+    }
+
+    /// The payload of the twin file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let count = self.segments.len();
+        assert!(count <= SEGMENTS_MAX, "{count} segments are above {SEGMENTS_MAX}");
+        let count = u32::try_from(count).expect("it was compared with SEGMENTS_MAX");
+        let mut out = Vec::with_capacity(FIXED_BYTES + self.segments.len() * SEGMENT_BYTES);
+        out.extend_from_slice(&self.lane.0.to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(&self.start.sequence.0.to_le_bytes());
+        out.extend_from_slice(&self.start.chain.0.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.next_segment.0.to_le_bytes());
+        for segment in &self.segments {
+            let end = segment.end.unwrap_or_default();
+            out.extend_from_slice(&segment.id.0.to_le_bytes());
+            out.extend_from_slice(&segment.salt.to_le_bytes());
+            out.extend_from_slice(&segment.bytes.to_le_bytes());
+            out.extend_from_slice(&u32::from(segment.end.is_some()).to_le_bytes());
+            out.extend_from_slice(&end.chain.0.to_le_bytes());
+            out.extend_from_slice(&end.sequence.0.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads a payload; `None` where it makes no sense.
+    #[must_use]
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        let mut source = Source::new(payload);
+        let lane = LaneId(source.u32()?);
+        let count = source.u32()? as usize;
+        let sequence = BatchSequence(source.u64()?);
+        let chain = Chain(source.u32()?);
+        let _zeros = source.u32()?;
+        let next_segment = SegmentId(source.u64()?);
+        if count > SEGMENTS_MAX || source.remaining() != count * SEGMENT_BYTES {
+            return None;
+        }
+        let mut segments: Vec<SegmentMeta> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let segment = decode_segment(&mut source)?;
+            let ascends =
+                segments.last().is_none_or(|last| last.id < segment.id) && segment.id < next_segment;
+            let whole =
+                segment.bytes >= 2 * BLOCK_BYTES as u64 && segment.bytes.is_multiple_of(BLOCK_BYTES as u64);
+            if !ascends || !whole {
+                return None;
+            }
+            segments.push(segment);
+        }
+        Some(Self { lane, start: Mark { sequence, chain }, next_segment, segments })
+    }
+}
+
+fn decode_segment(source: &mut Source<'_>) -> Option<SegmentMeta> {
+    let id = SegmentId(source.u64()?);
+    let salt = source.u64()?;
+    let bytes = source.u64()?;
+    let ended = source.u32()?;
+    let chain = Chain(source.u32()?);
+    let sequence = BatchSequence(source.u64()?);
+    let end = match ended {
+        0 => None,
+        1 => Some(Mark { sequence, chain }),
+        _ => return None,
+    };
+    Some(SegmentMeta { id, salt, bytes, end })
+}
+
+/// The manifest where it is kept.
+#[derive(Debug)]
+pub struct ManifestFile<E: Env> {
+    /// What both copies say, or will say with the next write.
+    pub manifest: Manifest,
+    twin: TwinFile<E>,
+    copies: Copies,
+}
+
+impl<E: Env> ManifestFile<E> {
+    /// Reads the manifest of a lane. The manifest of a new lane is empty and not written yet.
+    pub async fn open(
+        env: E,
+        dir: &Path,
+        lane: LaneId,
+        copies: Copies,
+    ) -> Result<(Self, TwinReport), OpenError> {
+        let (twin, payload, report) = TwinFile::open(env, dir, TwinKind::Manifest).await?;
+        let manifest = match payload {
+            None => Manifest::new(lane),
+            Some(payload) => Manifest::decode(&payload).ok_or_else(|| Damage {
+                file: dir.join(TwinKind::Manifest.names()[0]),
+                offset: 0,
+                kind: DamageKind::Content,
+            })?,
+        };
+        if manifest.lane != lane {
+            let what = Disagreement::Lane { kept: manifest.lane, asked: lane };
+            return Err(OpenError::Disagrees { dir: dir.to_path_buf(), what });
+        }
+        Ok((Self { manifest, twin, copies }, report))
+    }
+
+    /// Makes the changes to `manifest` take effect: both copies are durable when this returns.
+    pub async fn write(&mut self) -> Result<(), LogFailure> {
+        self.twin.write(&self.manifest.encode(), self.copies).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_comes_back_as_it_was() {
+        let mut manifest = Manifest::new(LaneId(3));
+        assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Some(&manifest));
+        for salt in [5, u64::MAX] {
+            let id = manifest.take_segment_id();
+            manifest.enter(SegmentMeta { id, salt, bytes: 8192, end: None });
+        }
+        manifest.record_end(SegmentId(1), Mark { sequence: BatchSequence(9), chain: Chain(4) });
+        let bytes = manifest.encode();
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Some(&manifest));
+        for len in 0..bytes.len() {
+            assert_eq!(Manifest::decode(&bytes[..len]), None, "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn ids_ascend_and_are_not_given_twice() {
+        let mut manifest = Manifest::new(LaneId(0));
+        assert_eq!(manifest.take_segment_id(), SegmentId(1));
+        manifest.skip_segment_id(SegmentId(7));
+        assert_eq!(manifest.take_segment_id(), SegmentId(8));
+    }
+}

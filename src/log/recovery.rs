@@ -1,0 +1,320 @@
+//! Recovery: one pass over a lane's segments that finds where the log ends, makes that durable, and only then
+//! acts.
+//!
+//! ```text
+//!  manifest ─► each segment, oldest first ─► where does it end? ─► sync what was read
+//!           ─► a fresh segment, durable ─► manifest: ends recorded, empty segments out, the fresh one in
+//!           ─► both copies durable ─► files that it does not name are removed ─► the lane is open
+//! ```
+//!
+//! Where a segment ends: at its recorded end; else where the first batch of the next segment has the expected
+//! sequence and chain; else where nothing valid follows. A failing position n is **damage** where any valid
+//! batch in the rest of the lane knew n durable, or a recorded end lies past it; a whole batch in a place
+//! that is not its own is damage too, since no tear makes one. Otherwise it is the **torn** tail of a write
+//! that nobody was told about, and it is cut, by recording the end before it. The blind spot: damage to the
+//! last batch, before a seal or a recorded end covers it, looks like a tear.
+//!
+//! A process that was killed may leave one write in flight, which lands some milliseconds later. Whether it
+//! is the batch after the last one found, or that very one, half of it read from a disk that has not got it
+//! for good: no sync covers it, and nothing that can be asked of a file waits for it for certain. So the last
+//! batch is **carried**: written again as the first of the fresh segment, under the same sequence, and the
+//! old segment's end is recorded before it. Every batch before it is covered: it knew them durable. A seal is
+//! not carried, only forgotten.
+//!
+//! Why a crash is safe at any point: until the one manifest change is durable nothing was acted on, and the
+//! next start does it all again, perhaps with an end further on, where a late write has landed by then. From
+//! then on what lies past the ends is ignored for ever, so that neither a second crash makes the cut look
+//! like damage, nor does a late write bring back what was cut, or spoil what was acted on: it can hit only
+//! blocks past an end, or a file that has no name any more. A fresh segment is begun by every start, and
+//! files of a dead process are not used again.
+//!
+//! Invariants: nothing is acted on before it is durable; damage stops the start with file, offset and kind,
+//! and nothing is cut, removed or written then; files are removed only where both copies of the manifest were
+//! whole and agreed; memory is bounded by a window of a segment, the last batch and the index.
+//!
+//! It lives on its lane's core. It deliberately prints nothing: it returns facts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::env::signal::Signal;
+use crate::env::{Env, File};
+use crate::ids::{Index, ShardId, Term};
+use crate::raft::HardState;
+
+use super::batch::{Batch, BatchBuilder, BatchHeader, BatchSequence, NotABatch, Place, SegmentId};
+use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
+use super::identity::prepared_dir;
+use super::index::{LaneIndex, Notes, Position};
+use super::keeper::make_segment;
+use super::lane::{Active, Buffers, FilledBy, LaneConfig, Phase, SegmentState, Space, State, Tail};
+use super::manifest::{ManifestFile, Mark, SegmentMeta};
+#[cfg(debug_assertions)]
+use super::planted::PlantedBug;
+use super::queue::Queue;
+use super::record::RecordError;
+use super::segment::{SEGMENT_DATA_AT, segment_name, segment_of_name};
+use super::twin::{Copies, TwinKind, TwinReport};
+use super::walk::{Held, Walk, walk};
+
+/// What a start found.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// The shards that the log holds anything of.
+    pub shards: BTreeMap<ShardId, RecoveredShard>,
+    /// The torn tail that was cut.
+    pub cut: Option<Cut>,
+    /// The last batch, which no other covered: it was written again.
+    pub carried: Option<BatchSequence>,
+    /// The segments that hold batches.
+    pub segments: usize,
+    /// The bytes of those batches on disk.
+    pub bytes: u64,
+    /// How many there are.
+    pub batches: u64,
+    /// What was found of the manifest's copies.
+    pub manifest: TwinReport,
+    /// Files that the manifest does not name, kept since its copies were not whole or did not agree.
+    pub kept: Vec<PathBuf>,
+    /// Files that the manifest does not name, removed.
+    pub removed: Vec<PathBuf>,
+}
+
+/// What the log holds of one shard, all of it durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredShard {
+    /// Term, vote and commit index; the latter no further than `last_index`.
+    pub hard_state: HardState,
+    /// The first index of each run of entries of one term, and that term. The first is where the log begins.
+    pub terms: Vec<(Index, Term)>,
+    /// The last index that was released, and its term.
+    pub released: Option<(Index, Term)>,
+    /// The first index held; one past the last where none is.
+    pub first_index: Index,
+    /// The last index held; the last released one where none is.
+    pub last_index: Index,
+}
+
+/// A torn tail that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment's file.
+    pub file: PathBuf,
+    /// Where the torn batch began.
+    pub offset: u64,
+    /// The sequence that it would have had.
+    pub sequence: BatchSequence,
+    /// What was found of it.
+    pub found: NotABatch,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { file, offset, sequence, found } = self;
+        write!(f, "torn tail cut: {} at byte {offset}, batch {}: {found}", file.display(), sequence.0)
+    }
+}
+
+/// Opens a lane's directory: what writer and readers go on from, and what was found.
+pub(super) async fn recover<E: Env>(
+    env: &E,
+    dir: &Path,
+    config: &LaneConfig,
+) -> Result<(State<E>, Recovery), OpenError> {
+    let names = prepared_dir(env, dir).await?;
+    let found: Vec<SegmentId> = names.iter().filter_map(|name| segment_of_name(name)).collect();
+    let (mut file, report) = ManifestFile::open(env.clone(), dir, config.lane, copies(config)).await?;
+    if report.is_missing() {
+        if !found.is_empty() {
+            let file = dir.join(TwinKind::Manifest.names()[0]);
+            return Err(Damage { file, offset: 0, kind: DamageKind::CopiesMissing }.into());
+        }
+        file.write().await?;
+    }
+    let mut walk = walk(env, dir, config, &file.manifest).await?;
+    env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::Sync, dir, source))?;
+
+    found.iter().for_each(|id| file.manifest.skip_segment_id(*id));
+    let place = Place { lane: config.lane, segment: file.manifest.take_segment_id(), salt: env.random() };
+    let cut = walk.cut();
+    let (current, position) = begin(env, dir, config, place, &mut walk).await?;
+    if let Some(gap) = walk.index.gap() {
+        let kind = DamageKind::Gap { shard: gap.shard, after: gap.after, found: gap.found };
+        return Err(Damage { file: dir.to_path_buf(), offset: 0, kind }.into());
+    }
+    record(&mut file, &walk, config);
+    file.manifest.enter(SegmentMeta { id: place.segment, salt: place.salt, bytes: current.bytes, end: None });
+    file.write().await?;
+
+    let mut recovery = facts(&walk, cut, report);
+    recovery.carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
+    clean(env, dir, &file, &found, &mut recovery).await?;
+    let segments = segment_states(&file, &walk);
+    let state = State {
+        tails: tails(&walk.index),
+        index: walk.index,
+        queue: Queue::default(),
+        completions: Vec::new(),
+        progress: Signal::default(),
+        failure: None,
+        phase: Phase::Opened,
+        segments,
+        current,
+        position,
+        spare: None,
+        needs_spare: false,
+        manifest: Some(file),
+        free: Vec::new(),
+        restated: None,
+        last: walk.last,
+        is_sealed: position == SEGMENT_DATA_AT,
+        written_at: env.now(),
+        flight_since: None,
+        notes: Notes::default(),
+        flown: Vec::new(),
+        buffers: Buffers::new(),
+        open_files: Vec::new(),
+        space: Space::Enough,
+        batches: 0,
+        last_write: Duration::ZERO,
+    };
+    Ok((state, recovery))
+}
+
+fn copies(config: &LaneConfig) -> Copies {
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::OneCopyWritten) {
+        return Copies::One;
+    }
+    let _ = config;
+    Copies::Both
+}
+
+/// Begins a fresh segment, with the last batch in it where that one needs to be carried. Returns where it
+/// goes on.
+async fn begin<E: Env>(
+    env: &E,
+    dir: &Path,
+    config: &LaneConfig,
+    place: Place,
+    walk: &mut Walk<'_>,
+) -> Result<(Active<E>, u64), OpenError> {
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::RecoveryActsOnUnsynced) {
+        walk.settle();
+    }
+    let Some(held) = walk.held.take() else {
+        return Ok((make_segment(env, dir, place, config.segment_bytes).await?, SEGMENT_DATA_AT));
+    };
+    let bytes = config.segment_bytes.max(SEGMENT_DATA_AT + u64::from(held.at.bytes));
+    let current = make_segment(env, dir, place, bytes).await?;
+    walk.last = held.before;
+    if held.is_seal {
+        return Ok((current, SEGMENT_DATA_AT));
+    }
+    let mut buf = env.buf(held.bytes.len());
+    walk.last = carry(&held, &place, buf.as_mut(), &current.path)?;
+    let written = current.file.write_at(Rc::new(buf), SEGMENT_DATA_AT).await;
+    written.map_err(|source| LogFailure::at(Doing::WriteBatch, &current.path, SEGMENT_DATA_AT, source))?;
+    let at = Position { segment: place.segment, offset: SEGMENT_DATA_AT, bytes: held.at.bytes };
+    walk.index.apply(at, &held.notes);
+    Ok((current, SEGMENT_DATA_AT + u64::from(at.bytes)))
+}
+
+/// Encodes the held batch for another segment.
+fn carry(held: &Held, place: &Place, buf: &mut [u8], path: &Path) -> Result<Mark, OpenError> {
+    let damage = |kind| Damage { file: path.to_path_buf(), offset: SEGMENT_DATA_AT, kind };
+    let batch =
+        Batch::decode(&held.bytes, &held.place).map_err(|found| damage(DamageKind::Unreadable { found }))?;
+    let mut builder = BatchBuilder::new(buf);
+    let copied = batch.each_record(|record| {
+        builder.put(&record);
+        Ok::<(), RecordError>(())
+    });
+    copied.map_err(|error| damage(DamageKind::Record(error)))?;
+    let Mark { sequence, chain } = held.before;
+    let header = BatchHeader { sequence: held.mark.sequence, durable_through: sequence, before: chain };
+    let chain = builder.finish(place, &header);
+    Ok(Mark { sequence: held.mark.sequence, chain })
+}
+
+/// Records where each segment ends, and takes out those that hold no batch.
+fn record<E: Env>(file: &mut ManifestFile<E>, walk: &Walk<'_>, config: &LaneConfig) {
+    file.manifest.segments.retain(|segment| walk.ends.contains_key(&segment.id));
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::CutNotRecorded) {
+        return;
+    }
+    let _ = config;
+    for (id, end) in &walk.ends {
+        file.manifest.record_end(*id, *end);
+    }
+}
+
+/// Removes the files of segments that the manifest does not name, where its copies were whole and agreed.
+async fn clean<E: Env>(
+    env: &E,
+    dir: &Path,
+    file: &ManifestFile<E>,
+    found: &[SegmentId],
+    recovery: &mut Recovery,
+) -> Result<(), OpenError> {
+    let is_named = |id: &SegmentId| file.manifest.segments.iter().any(|segment| segment.id == *id);
+    let unnamed: Vec<PathBuf> =
+        found.iter().filter(|id| !is_named(id)).map(|id| dir.join(segment_name(*id))).collect();
+    if !recovery.manifest.agree() {
+        recovery.kept = unnamed;
+        return Ok(());
+    }
+    for path in &unnamed {
+        env.remove(path).await.map_err(|source| LogFailure::new(Doing::RemoveSegment, path, source))?;
+    }
+    if !unnamed.is_empty() {
+        env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::RemoveSegment, dir, source))?;
+    }
+    recovery.removed = unnamed;
+    Ok(())
+}
+
+fn facts(walk: &Walk<'_>, cut: Option<Cut>, manifest: TwinReport) -> Recovery {
+    let shards = walk.index.shards().map(|(shard, index)| {
+        let recovered = RecoveredShard {
+            hard_state: index.hard_state(),
+            terms: index.terms(),
+            released: index.released(),
+            first_index: index.first(),
+            last_index: index.last(),
+        };
+        (shard, recovered)
+    });
+    Recovery {
+        shards: shards.collect(),
+        cut,
+        carried: None,
+        segments: walk.ends.len(),
+        bytes: walk.bytes,
+        batches: walk.batches,
+        manifest,
+        kept: Vec::new(),
+        removed: Vec::new(),
+    }
+}
+
+fn segment_states<E: Env>(file: &ManifestFile<E>, walk: &Walk<'_>) -> BTreeMap<SegmentId, SegmentState> {
+    let states = file.manifest.segments.iter().map(|meta| {
+        let end = walk.ends.get(&meta.id).copied();
+        let filled = if end.is_some() { FilledBy::Another } else { FilledBy::ThisProcess };
+        (meta.id, SegmentState { salt: meta.salt, bytes: meta.bytes, end, readers: 0, filled })
+    });
+    states.collect()
+}
+
+fn tails(index: &LaneIndex) -> BTreeMap<ShardId, Tail> {
+    let tails = index.shards().map(|(shard, index)| {
+        let tail = Tail { last: index.last(), hard_state: index.hard_state(), released: index.released() };
+        (shard, tail)
+    });
+    tails.collect()
+}

@@ -1,0 +1,182 @@
+//! What replicas say to each other.
+//!
+//! Invariants:
+//! - A message may be lost, repeated, delayed and reordered; nothing is wrong with any of it.
+//! - `term` is always the sender's own term when it made the message, also in a pre-vote: the term asked for
+//!   is the one after it.
+//! - A request of an older term is answered with [`Body::Outdated`], a reply of an older term is dropped. So
+//!   no two replicas answer each other without end, and none waits for ever for one that is ahead of it.
+//!
+//! Deliberately absent: membership changes and the transfer of tables. Both get kinds of their own.
+
+use bytes::Bytes;
+
+use crate::ids::{Index, NodeId, Term};
+
+/// One message from one replica of a group to another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Message {
+    /// Who says it.
+    pub from: NodeId,
+    /// Who it is for.
+    pub to: NodeId,
+    /// The sender's term.
+    pub term: Term,
+    /// What is said.
+    pub body: Body,
+}
+
+/// One entry of the log. Empty data is the no-op that opens a term.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// Its place in the log, from 1.
+    pub index: Index,
+    /// The term of the leader that made it.
+    pub term: Term,
+    /// What the state machine is to do.
+    pub data: Bytes,
+}
+
+impl Entry {
+    /// What the entry counts for against every limit in bytes.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        self.data.len() + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// What an entry costs in memory and on the way beside its data.
+pub const ENTRY_OVERHEAD_BYTES: usize = 48;
+
+/// The largest data of one entry. The driver refuses larger ones before it proposes.
+pub const ENTRY_BYTES_MAX: usize = 8 << 20;
+
+/// The most entries of one Append.
+pub const APPEND_ENTRIES_MAX: usize = 16 << 10;
+
+/// What a [`Message`] says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Body {
+    /// Would you vote for me in the term after mine? Changes nothing at the voter.
+    PreVote {
+        /// The asker's last index.
+        last_index: Index,
+        /// The term of it.
+        last_term: Term,
+    },
+    /// Answer to a pre-vote.
+    PreVoteReply {
+        /// The asker's term when it asked: an answer to an earlier question does not count.
+        asked: Term,
+        /// Yes or no.
+        ballot: Ballot,
+    },
+    /// Vote for me in my term. Sent once the asker's own vote for itself, and its log, are durable.
+    Vote {
+        /// The asker's last index.
+        last_index: Index,
+        /// The term of it.
+        last_term: Term,
+        /// Why it asks.
+        cause: Campaign,
+    },
+    /// Answer to a vote. Sent once the vote is durable.
+    VoteReply {
+        /// Yes or no.
+        ballot: Ballot,
+    },
+    /// The leader's entries after `prev_index`; none where it only asks whether the logs match there.
+    Append {
+        /// The index before the first entry.
+        prev_index: Index,
+        /// The leader's term there.
+        prev_term: Term,
+        /// The leader's commit index. It holds for the receiver only as far as its log is known to match.
+        commit: Index,
+        /// Consecutive entries from `prev_index + 1`.
+        entries: Vec<Entry>,
+    },
+    /// Answer to an append.
+    AppendReply {
+        /// Whether the logs matched.
+        outcome: AppendOutcome,
+        /// Whether the sender would lead.
+        willing: Willingness,
+    },
+    /// I lead. Sent to all at fixed times, for every round of reads, and where a follower has not heard of a
+    /// commit.
+    Heartbeat {
+        /// The leader's commit index, but no further than the receiver is known to match.
+        commit: Index,
+        /// The term of the entry there. A receiver that has the same one knows that it matches so far, also
+        /// after a restart; for any other the commit index says nothing.
+        commit_term: Term,
+        /// The latest round of this leader; a fresh one each time it wants to know whether it still leads.
+        round: u64,
+    },
+    /// Answer to a heartbeat. It waits for no write.
+    HeartbeatReply {
+        /// The heartbeat's round.
+        round: u64,
+        /// How far the sender's log is known to match the leader's, durable or not: what was sent before the
+        /// round and lies beyond it was lost.
+        verified: Index,
+        /// How far it is durable, too: as good as an accepted append.
+        durable: Index,
+        /// Whether the sender would lead.
+        willing: Willingness,
+    },
+    /// Campaign at once, without pre-vote: the leader steps aside for you.
+    TimeoutNow,
+    /// What you sent is of a term that is over. The current one is in the message's head.
+    Outdated,
+}
+
+/// A voter's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ballot {
+    /// Yes.
+    Granted,
+    /// No.
+    Refused,
+}
+
+/// Why a candidate asks for votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Campaign {
+    /// It heard no leader. A voter that hears one does not answer.
+    Timeout,
+    /// The leader told it to. It is answered in any case.
+    Transfer,
+}
+
+/// Whether a replica would lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Willingness {
+    /// It would.
+    #[default]
+    Willing,
+    /// It is about to leave: it neither campaigns nor takes leadership over.
+    Draining,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AppendOutcome {
+    /// The logs match up to here, and the sender's is durable up to here.
+    Accepted {
+        /// The last index that was appended or found to match.
+        matched: Index,
+    },
+    /// The logs differ at `prev_index`.
+    Rejected {
+        /// The append's `prev_index`.
+        prev_index: Index,
+        /// The sender's last index at or before it.
+        conflict_index: Index,
+        /// The sender's term there.
+        conflict_term: Term,
+        /// The first index that has this term in the sender's log: none of that term need be tried below it.
+        conflict_first: Index,
+    },
+}

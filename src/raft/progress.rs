@@ -1,0 +1,224 @@
+//! What a leader knows of one follower, and what it has under way to it.
+//!
+//! ```text
+//!             accepted
+//!   Probe ───────────────► Replicate      one append at a time, to find where the logs match;
+//!     ▲                        │          then as many as the window holds
+//!     └────────────────────────┘
+//!       rejected, or something sent was lost
+//! ```
+//!
+//! Invariants:
+//! - `matched < next`; `matched` only grows: the follower has said that its log is durable and equal up to
+//!   there.
+//! - What is under way is bounded by messages and bytes ([`super::Config`]).
+//! - A lost append is noticed by the next heartbeat's reply: each one under way remembers the last round
+//!   begun before it left, and the reply to a later round tells how far the follower's log matches. No timer,
+//!   and no resend to a follower that only has a slow disk.
+//!
+//! Deliberately absent: a state for a follower that needs a table instead of entries. It is left where it is.
+
+use std::collections::VecDeque;
+
+use crate::ids::Index;
+
+use super::config::Config;
+use super::message::Willingness;
+
+/// See the module's docs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Progress {
+    matched: Index,
+    next: Index,
+    mode: Mode,
+    window: VecDeque<InFlight>,
+    window_bytes: usize,
+    fetch: FetchState,
+    /// The highest commit index that was sent to it.
+    pub(super) commit_told: Index,
+    /// The latest round that it answered.
+    pub(super) round_acked: u64,
+    /// The tick at which that round was sent, where leases are in use.
+    pub(super) lease_tick: Option<u64>,
+    /// Ticks since it answered anything.
+    pub(super) contact_ticks: u32,
+    /// Whether it would lead.
+    pub(super) willing: Willingness,
+}
+
+/// How entries are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Mode {
+    /// One append at a time.
+    Probe,
+    /// A window of them.
+    Replicate,
+}
+
+/// An append that was not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct InFlight {
+    /// Its last index: of its entries, else the one that it asks about.
+    last: Index,
+    bytes: usize,
+    /// The latest round begun when it left.
+    round: u64,
+}
+
+/// Whether entries are being read from the log for this follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum FetchState {
+    Idle,
+    /// Entries from here were asked for.
+    Asked(Index),
+    /// They could not be had; tried again at the next heartbeat.
+    Failed,
+}
+
+impl Progress {
+    /// A follower of which nothing is known, but that it may match up to `last`.
+    pub(super) fn new(last: Index) -> Self {
+        Self {
+            matched: Index(0),
+            next: last.next(),
+            mode: Mode::Probe,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            fetch: FetchState::Idle,
+            commit_told: Index(0),
+            round_acked: 0,
+            lease_tick: None,
+            contact_ticks: 0,
+            willing: Willingness::Willing,
+        }
+    }
+
+    pub(super) fn matched(&self) -> Index {
+        self.matched
+    }
+
+    pub(super) fn next(&self) -> Index {
+        self.next
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Appends under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Whether an append should leave now.
+    pub(super) fn is_due(&self, config: &Config, last: Index) -> bool {
+        if self.fetch != FetchState::Idle {
+            return false;
+        }
+        match self.mode {
+            Mode::Probe => self.window.is_empty() && self.matched < last,
+            Mode::Replicate => {
+                let has_room = self.window.len() < config.window_messages_max;
+                self.next <= last && has_room && self.window_bytes < config.window_bytes_max
+            }
+        }
+    }
+
+    /// How many bytes of entries the next append may carry.
+    pub(super) fn budget_bytes(&self, config: &Config) -> usize {
+        config.append_bytes_max.min(config.window_bytes_max.saturating_sub(self.window_bytes))
+    }
+
+    /// Notes an append that leaves: its last index, its bytes, and the latest round begun.
+    pub(super) fn sent(&mut self, last: Index, bytes: usize, round: u64) {
+        assert!(last.0 + 1 >= self.next.0, "sent to {last}, but the next is {}", self.next);
+        self.window.push_back(InFlight { last, bytes, round });
+        self.window_bytes += bytes;
+        match self.mode {
+            Mode::Probe => {}
+            Mode::Replicate => self.next = last.next(),
+        }
+    }
+
+    /// Takes an accepted append, or the like: the follower is durable and equal up to `matched`.
+    pub(super) fn accept(&mut self, matched: Index) {
+        self.matched = self.matched.max(matched);
+        while let Some(first) = self.window.front().filter(|first| first.last <= self.matched) {
+            self.window_bytes -= first.bytes;
+            self.window.pop_front();
+        }
+        self.reached(matched);
+        self.next = self.next.max(self.matched.next());
+        assert!(self.matched < self.next, "matched {} and next {}", self.matched, self.next);
+    }
+
+    /// Notes that the follower's log is equal up to an index, durable or not: enough to stop probing.
+    fn reached(&mut self, verified: Index) {
+        if self.mode == Mode::Probe && verified.next() >= self.next {
+            self.mode = Mode::Replicate;
+            let sent = self.window.back().map_or(Index(0), |last| last.last);
+            self.next = verified.next().max(sent.next());
+        }
+    }
+
+    /// Whether a rejection at `prev` is about something that still stands.
+    pub(super) fn is_rejected_at(&self, prev: Index) -> bool {
+        match self.mode {
+            Mode::Probe => prev > self.matched && prev.0 == self.next.0 - 1,
+            Mode::Replicate => prev > self.matched && prev < self.next,
+        }
+    }
+
+    /// Goes back to asking, from `next` on.
+    pub(super) fn probe_from(&mut self, next: Index) {
+        assert!(next > self.matched, "asking at {next}, but {} is matched", self.matched);
+        self.mode = Mode::Probe;
+        self.next = next;
+        self.window.clear();
+        self.window_bytes = 0;
+        self.fetch = FetchState::Idle;
+    }
+
+    /// Takes a heartbeat's reply: up to where the logs are equal, as the follower saw it when it got this
+    /// round. What left before the round and has not arrived was lost, and is sent again.
+    pub(super) fn heard(&mut self, round: u64, verified: Index) {
+        self.reached(verified);
+        let is_lost = |sent: &InFlight| sent.round < round && sent.last > verified;
+        if !self.window.iter().any(is_lost) {
+            return;
+        }
+        match self.mode {
+            Mode::Probe => self.probe_from(self.next),
+            Mode::Replicate => self.probe_from(self.matched.max(verified).next()),
+        }
+    }
+
+    /// Notes that entries from `next` on were asked of the log.
+    pub(super) fn fetch_asked(&mut self) {
+        assert!(self.fetch == FetchState::Idle, "two fetches at once: {:?}", self.fetch);
+        self.fetch = FetchState::Asked(self.next);
+    }
+
+    /// Notes that what comes next cannot be had for now.
+    pub(super) fn fetch_failed(&mut self) {
+        self.fetch = FetchState::Failed;
+    }
+
+    /// Takes note of an answer from the log that begins at `first`; whether it is what is wanted now. One to
+    /// an older question changes nothing.
+    pub(super) fn fetch_answered(&mut self, first: Option<Index>) -> bool {
+        let FetchState::Asked(asked) = self.fetch else { return false };
+        if first.is_some_and(|first| first != asked) {
+            return false;
+        }
+        self.fetch = if first.is_none() { FetchState::Failed } else { FetchState::Idle };
+        first.is_some() && asked == self.next
+    }
+
+    /// Lets what could not be had be tried again.
+    pub(super) fn fetch_again(&mut self) {
+        if self.fetch == FetchState::Failed {
+            self.fetch = FetchState::Idle;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A parcel's form on a link: little-endian, fixed widths, lengths checked before anything is taken.
+//!
+//! ```text
+//! parcel   kind u8                 1 raft, 2 call, 3 reply
+//! raft     shard u32 | message…                                     raft's own codec, to the end
+//! call     id | shard u32 | term u64 (0: none) | remaining_us u64
+//!          | ordered u8 (0, 1) [ stream u64 | epoch u64 | position u64 ]
+//!          | request u8  1 query: consistency u8 (0 linearizable, 1 stale) | query…
+//!                        2 command: command…
+//!                        3 transfer: to u32 (0: the best follower)
+//! reply    id | outcome u8
+//!            0 answered: node u32 | shard u32 | term u64 | revision u64
+//!                | body u8  1 query answer…  2 command answer…  3 transferred: leader u32
+//!            1 failed: kind u8 | leader u32 (0: unknown) | retry_after_us u64 (0: unknown)
+//!                | refusal… (kind 9 alone)
+//! id       node u32 | incarnation u64 | core u32 | number u64
+//! ```
+//!
+//! The last part of a parcel runs to its end, so that values are taken as slices and not copied. Parcels
+//! carry no checksum of their own: the frame of the link that holds them has one.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+
+use crate::ids::{CoreId, NodeId, Revision, ShardId, Term};
+use crate::kv;
+use crate::raft;
+use crate::route::call::{Answered, Body, Consistency, Failure, FailureKind, Request};
+use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
+
+/// Why bytes are no parcel. Whoever sent them does not speak this format: its link is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// It ends before it is whole.
+    Short,
+    /// A field holds what none of its meanings is.
+    Unknown {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+    /// A message of raft's that cannot be read.
+    Raft(raft::DecodeError),
+    /// A command, query, answer or refusal that cannot be read.
+    Kv(kv::DecodeError),
+}
+
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Short => write!(f, "the parcel ends early"),
+            Self::Unknown { field, value } => {
+                write!(f, "the parcel's {field} is {value}, which means nothing")
+            }
+            Self::Raft(source) => write!(f, "the parcel's raft message: {source}"),
+            Self::Kv(source) => write!(f, "the parcel's content: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl From<raft::DecodeError> for DecodeError {
+    fn from(source: raft::DecodeError) -> Self {
+        Self::Raft(source)
+    }
+}
+
+impl From<kv::DecodeError> for DecodeError {
+    fn from(source: kv::DecodeError) -> Self {
+        Self::Kv(source)
+    }
+}
+
+const RAFT: u8 = 1;
+const CALL: u8 = 2;
+const REPLY: u8 = 3;
+
+impl Parcel {
+    /// Writes the parcel behind what `out` holds.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Raft { shard, message } => {
+                out.push(RAFT);
+                out.extend_from_slice(&shard.0.to_le_bytes());
+                message.encode(out);
+            }
+            Self::Call(call) => {
+                out.push(CALL);
+                encode_call(call, out);
+            }
+            Self::Reply(reply) => {
+                out.push(REPLY);
+                encode_reply(reply, out);
+            }
+        }
+    }
+
+    /// Reads one parcel that fills `bytes`.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, DecodeError> {
+        match take_u8(&mut bytes)? {
+            RAFT => {
+                let shard = ShardId(take_u32(&mut bytes)?);
+                Ok(Self::Raft { shard, message: raft::Message::decode(bytes)? })
+            }
+            CALL => Ok(Self::Call(decode_call(bytes)?)),
+            REPLY => Ok(Self::Reply(decode_reply(bytes)?)),
+            kind => Err(unknown("kind", kind)),
+        }
+    }
+}
+
+fn encode_call(call: &Call, out: &mut Vec<u8>) {
+    encode_id(&call.id, out);
+    out.extend_from_slice(&call.shard.0.to_le_bytes());
+    out.extend_from_slice(&call.term.map_or(0, |term| term.0).to_le_bytes());
+    out.extend_from_slice(&micros(call.remaining).to_le_bytes());
+    match &call.order {
+        None => out.push(0),
+        Some(order) => {
+            out.push(1);
+            out.extend_from_slice(&order.stream.to_le_bytes());
+            out.extend_from_slice(&order.epoch.to_le_bytes());
+            out.extend_from_slice(&order.position.to_le_bytes());
+        }
+    }
+    match &call.request {
+        Request::Query { query, consistency } => {
+            out.extend_from_slice(&[1, u8::from(*consistency == Consistency::Stale)]);
+            query.encode(out);
+        }
+        Request::Command(command) => {
+            out.push(2);
+            command.encode(out);
+        }
+        Request::Transfer { to } => {
+            out.push(3);
+            out.extend_from_slice(&node_or_zero(*to).to_le_bytes());
+        }
+    }
+}
+
+fn decode_call(mut bytes: Bytes) -> Result<Call, DecodeError> {
+    let id = decode_id(&mut bytes)?;
+    let shard = ShardId(take_u32(&mut bytes)?);
+    let term = Some(take_u64(&mut bytes)?).filter(|term| *term != 0).map(Term);
+    let remaining = Duration::from_micros(take_u64(&mut bytes)?);
+    let order = match take_u8(&mut bytes)? {
+        0 => None,
+        1 => Some(Order {
+            stream: take_u64(&mut bytes)?,
+            epoch: take_u64(&mut bytes)?,
+            position: take_u64(&mut bytes)?,
+        }),
+        other => return Err(unknown("order", other)),
+    };
+    let request = match take_u8(&mut bytes)? {
+        1 => {
+            let consistency = match take_u8(&mut bytes)? {
+                0 => Consistency::Linearizable,
+                1 => Consistency::Stale,
+                other => return Err(unknown("consistency", other)),
+            };
+            Request::Query { query: kv::Query::decode(bytes)?, consistency }
+        }
+        2 => Request::Command(kv::Command::decode(bytes)?),
+        3 => Request::Transfer { to: some_node(take_u32(&mut bytes)?) },
+        other => return Err(unknown("request", other)),
+    };
+    Ok(Call { id, shard, term, remaining, order, request })
+}
+
+fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
+    encode_id(&reply.id, out);
+    match &reply.outcome {
+        Ok(answered) => {
+            out.push(0);
+            out.extend_from_slice(&answered.node.0.to_le_bytes());
+            out.extend_from_slice(&answered.shard.0.to_le_bytes());
+            out.extend_from_slice(&answered.term.0.to_le_bytes());
+            out.extend_from_slice(&answered.revision.0.to_le_bytes());
+            encode_body(&answered.body, out);
+        }
+        Err(failure) => {
+            out.extend_from_slice(&[1, failure_code(failure.kind)]);
+            out.extend_from_slice(&node_or_zero(failure.leader).to_le_bytes());
+            out.extend_from_slice(&failure.retry_after.map_or(0, micros).to_le_bytes());
+            if let FailureKind::Refused(refusal) = failure.kind {
+                refusal.encode(out);
+            }
+        }
+    }
+}
+
+fn encode_body(body: &Body, out: &mut Vec<u8>) {
+    match body {
+        Body::Query(answer) => {
+            out.push(1);
+            answer.encode(out);
+        }
+        Body::Command(answer) => {
+            out.push(2);
+            answer.encode(out);
+        }
+        Body::Transferred { leader } => {
+            out.push(3);
+            out.extend_from_slice(&leader.0.to_le_bytes());
+        }
+    }
+}
+
+fn decode_reply(mut bytes: Bytes) -> Result<Reply, DecodeError> {
+    let id = decode_id(&mut bytes)?;
+    let outcome = match take_u8(&mut bytes)? {
+        0 => Ok(Answered {
+            node: NodeId(take_u32(&mut bytes)?),
+            shard: ShardId(take_u32(&mut bytes)?),
+            term: Term(take_u64(&mut bytes)?),
+            revision: Revision(take_u64(&mut bytes)?),
+            body: decode_body(bytes)?,
+        }),
+        1 => Err(decode_failure(bytes)?),
+        other => return Err(unknown("outcome", other)),
+    };
+    Ok(Reply { id, outcome })
+}
+
+fn decode_body(mut bytes: Bytes) -> Result<Body, DecodeError> {
+    match take_u8(&mut bytes)? {
+        1 => Ok(Body::Query(kv::QueryAnswer::decode(bytes)?)),
+        2 => Ok(Body::Command(kv::Answer::decode(bytes)?)),
+        3 => Ok(Body::Transferred { leader: NodeId(take_u32(&mut bytes)?) }),
+        other => Err(unknown("body", other)),
+    }
+}
+
+const REFUSED: u8 = 9;
+
+fn failure_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::NotProposed => 1,
+        FailureKind::NoLeader => 2,
+        FailureKind::DeadlineExceeded => 3,
+        FailureKind::OutcomeUnknown => 4,
+        FailureKind::Overloaded => 5,
+        FailureKind::ShuttingDown => 6,
+        FailureKind::Damaged => 7,
+        FailureKind::TransferFailed => 8,
+        FailureKind::Refused(_) => REFUSED,
+    }
+}
+
+fn decode_failure(mut bytes: Bytes) -> Result<Failure, DecodeError> {
+    let code = take_u8(&mut bytes)?;
+    let leader = some_node(take_u32(&mut bytes)?);
+    let retry_after = Some(take_u64(&mut bytes)?).filter(|us| *us != 0).map(Duration::from_micros);
+    let kind = match code {
+        1 => FailureKind::NotProposed,
+        2 => FailureKind::NoLeader,
+        3 => FailureKind::DeadlineExceeded,
+        4 => FailureKind::OutcomeUnknown,
+        5 => FailureKind::Overloaded,
+        6 => FailureKind::ShuttingDown,
+        7 => FailureKind::Damaged,
+        8 => FailureKind::TransferFailed,
+        REFUSED => FailureKind::Refused(kv::Refusal::decode(bytes)?),
+        other => return Err(unknown("failure", other)),
+    };
+    Ok(Failure { kind, leader, retry_after })
+}
+
+fn encode_id(id: &CallId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&id.node.0.to_le_bytes());
+    out.extend_from_slice(&id.incarnation.to_le_bytes());
+    out.extend_from_slice(&id.core.0.to_le_bytes());
+    out.extend_from_slice(&id.number.to_le_bytes());
+}
+
+fn decode_id(bytes: &mut Bytes) -> Result<CallId, DecodeError> {
+    Ok(CallId {
+        node: NodeId(take_u32(bytes)?),
+        incarnation: take_u64(bytes)?,
+        core: CoreId(take_u32(bytes)?),
+        number: take_u64(bytes)?,
+    })
+}
+
+fn take_u8(bytes: &mut Bytes) -> Result<u8, DecodeError> {
+    bytes.try_get_u8().map_err(|_| DecodeError::Short)
+}
+
+fn take_u32(bytes: &mut Bytes) -> Result<u32, DecodeError> {
+    bytes.try_get_u32_le().map_err(|_| DecodeError::Short)
+}
+
+fn take_u64(bytes: &mut Bytes) -> Result<u64, DecodeError> {
+    bytes.try_get_u64_le().map_err(|_| DecodeError::Short)
+}
+
+fn unknown(field: &'static str, value: u8) -> DecodeError {
+    DecodeError::Unknown { field, value: u64::from(value) }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn node_or_zero(node: Option<NodeId>) -> u32 {
+    node.map_or(0, |node| node.0)
+}
+
+fn some_node(number: u32) -> Option<NodeId> {
+    Some(NodeId(number)).filter(|node| node.0 != 0)
+}

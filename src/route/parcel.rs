@@ -1,0 +1,110 @@
+//! What travels between cores and nodes.
+//!
+//! A parcel may be lost, repeated, late or overtaken by another. Raft's messages are made for that. A
+//! [`Call`] is numbered by its origin so that its receiver drops a repeat, and names the term of leadership
+//! that it is for so that nobody proposes it under a later one. A [`Reply`] to a call that nobody waits for
+//! is dropped.
+
+use std::time::Duration;
+
+use crate::ids::{CoreId, NodeId, ShardId, Term};
+use crate::raft::{Body, Entry, Message};
+use crate::route::call::{Answered, Failure, Request};
+
+/// One thing that travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parcel {
+    /// Raft's, between the replicas of one shard.
+    Raft {
+        /// The shard.
+        shard: ShardId,
+        /// What one replica says to another.
+        message: Message,
+    },
+    /// A request, on its way to the replica that is to serve it.
+    Call(Call),
+    /// What became of one.
+    Reply(Reply),
+}
+
+/// The name of a call: no two calls ever made share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId {
+    /// The node that makes it.
+    pub node: NodeId,
+    /// Which life of that node's process.
+    pub incarnation: u64,
+    /// The core of that node.
+    pub core: CoreId,
+    /// Counted by that core: each sending has its own.
+    pub number: u64,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its name, which the reply bears.
+    pub id: CallId,
+    /// The shard that it is for.
+    pub shard: ShardId,
+    /// The term of leadership that it is for. A change is proposed in this very term or not at all. `None`
+    /// for a read of whatever the receiver has applied.
+    pub term: Option<Term>,
+    /// How long the caller still waits. The remaining time travels, never a clock.
+    pub remaining: Duration,
+    /// Its place in a stream whose operations take effect in order.
+    pub order: Option<Order>,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// A call's place among those of one stream on one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The stream, counted by the origin's core.
+    pub stream: u64,
+    /// Grows when an operation was refused or lost: what is left of the older epoch is refused too.
+    pub epoch: u64,
+    /// 0, 1, 2, … within the epoch.
+    pub position: u64,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The call's name.
+    pub id: CallId,
+    /// The answer, or why there is none.
+    pub outcome: Result<Answered, Failure>,
+}
+
+impl Parcel {
+    /// About how many bytes it holds, for the limits of queues.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 128;
+        FIXED
+            + match self {
+                Self::Raft { message, .. } => match &message.body {
+                    Body::Append { entries, .. } => entries.iter().map(Entry::cost_bytes).sum(),
+                    Body::PreVote { .. }
+                    | Body::PreVoteReply { .. }
+                    | Body::Vote { .. }
+                    | Body::VoteReply { .. }
+                    | Body::AppendReply { .. }
+                    | Body::Heartbeat { .. }
+                    | Body::HeartbeatReply { .. }
+                    | Body::TimeoutNow
+                    | Body::Outdated => 0,
+                },
+                Self::Call(call) => match &call.request {
+                    Request::Query { .. } | Request::Transfer { .. } => 0,
+                    Request::Command(command) => command.encoded_len(),
+                },
+                Self::Reply(reply) => match &reply.outcome {
+                    Ok(answered) => answered.weight(),
+                    Err(_) => 0,
+                },
+            }
+    }
+}

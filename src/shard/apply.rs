@@ -1,0 +1,133 @@
+//! How a replica applies what is committed, and answers whoever waits for it.
+//!
+//! Entries usually are in raft's cache. Where they are not (at start, or far behind) they are read from the
+//! log, some at a time, by a task of their own; applying goes on when they are here. Before a command is
+//! applied, the entries of the shard's table that it needs are resolved: the state machine never reads a
+//! file.
+//!
+//! Invariant: a waiter is answered from the entry that was applied at its index, and only where that is the
+//! very entry (index and term) that was proposed for it.
+
+use bytes::Bytes;
+
+use crate::env::Env;
+use crate::ids::{Index, Term};
+use crate::kv::{Base, Command};
+use crate::log;
+use crate::raft::Entry;
+use crate::route::call::{Body, FailureKind};
+use crate::shard::event::ReadPurpose;
+use crate::shard::replica::{LogRead, Replica, Turn};
+
+impl<E: Env> Replica<E> {
+    /// Applies what is committed and at hand, up to the limit of one turn.
+    pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..turn.config.limits.apply_entries_max {
+            let next = self.state.applied().next();
+            if next > self.committed {
+                break;
+            }
+            let Some(entry) = self.take_entry(next) else {
+                self.fetch_for_apply(next, turn);
+                break;
+            };
+            self.apply_entry(&entry, turn);
+            #[cfg(debug_assertions)]
+            if entry.index == self.recovered_last {
+                self.state.restarted();
+            }
+        }
+        self.raft.applied(self.state.applied());
+        self.answer_ready_reads(turn);
+    }
+
+    /// Whether there is more to apply at once, in a later turn.
+    pub(crate) fn has_more_to_apply(&self) -> bool {
+        self.state.applied() < self.committed && !self.is_fetching
+    }
+
+    /// Entries that were read from the log are here.
+    pub(crate) fn log_read(
+        &mut self,
+        purpose: ReadPurpose,
+        result: Result<Vec<Entry>, log::ReadError>,
+        turn: &mut Turn<'_>,
+    ) {
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(error) => {
+                let shard = self.shard;
+                tracing::error!(%shard, ?purpose, %error, "entries cannot be read from the log");
+                Vec::new()
+            }
+        };
+        match purpose {
+            ReadPurpose::Follower(to) => self.raft.fetched(to, entries),
+            ReadPurpose::Apply => {
+                self.is_fetching = false;
+                self.fetched = entries.into();
+                self.apply(turn);
+            }
+        }
+    }
+
+    fn take_entry(&mut self, index: Index) -> Option<Entry> {
+        while let Some(entry) = self.fetched.pop_front() {
+            if entry.index == index && self.raft.term_at(index) == Some(entry.term) {
+                return Some(entry);
+            }
+        }
+        self.raft.cached(index).cloned()
+    }
+
+    fn fetch_for_apply(&mut self, first: Index, turn: &mut Turn<'_>) {
+        if !self.is_fetching {
+            self.is_fetching = true;
+            turn.out.reads.push(LogRead {
+                shard: self.shard,
+                purpose: ReadPurpose::Apply,
+                first,
+                last: self.committed,
+                bytes_max: turn.config.limits.fetch_bytes_max,
+            });
+        }
+    }
+
+    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) {
+        assert_eq!(entry.index, self.state.applied().next(), "shard {}: entries apply in order", self.shard);
+        if entry.data.is_empty() {
+            self.state.apply_noop(entry.index);
+            self.answer_other(entry.index, entry.term, turn);
+            return;
+        }
+        let command = Command::decode(entry.data.clone());
+        let command = command.expect("an entry's checksum was checked and its proposer encoded it");
+        let base = self.resolve(self.state.needs(&command));
+        let outcome = self.state.apply(entry.index, &command, &base);
+        match self.waiters.remove(&entry.index) {
+            Some(waiter) if waiter.term == entry.term => {
+                let outcome = match outcome {
+                    Ok(applied) => Ok(self.answered(applied.revision, Body::Command(applied.answer), turn)),
+                    Err(refusal) => Err(self.failure(FailureKind::Refused(refusal))),
+                };
+                self.reply(waiter.caller, outcome, turn);
+            }
+            Some(waiter) => self.fail(waiter.caller, FailureKind::NotProposed, turn),
+            None => {}
+        }
+    }
+
+    /// Another entry than the one proposed stands at its index: that one will never be applied.
+    fn answer_other(&mut self, index: Index, term: Term, turn: &mut Turn<'_>) {
+        if let Some(waiter) = self.waiters.remove(&index) {
+            assert!(waiter.term != term, "the no-op of term {term} at {index} was proposed by a caller");
+            self.fail(waiter.caller, FailureKind::NotProposed, turn);
+        }
+    }
+
+    /// The entries of the shard's table that are needed. All state is in the memtable: there is no table to
+    /// ask.
+    pub(crate) fn resolve(&self, needed: Vec<Bytes>) -> Base {
+        Base::of_absent(needed)
+    }
+}

@@ -1,0 +1,183 @@
+//! What a runner is told when it starts.
+
+use std::time::Duration;
+
+use crate::ids::{CoreId, NodeId};
+use crate::kv;
+use crate::raft;
+use crate::route::place::{Layout, Place};
+
+/// What a runner is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node and core that it is.
+    pub place: Place,
+    /// Counts the starts of this data directory: names calls of one life of the process.
+    pub incarnation: u64,
+    /// Where shards live.
+    pub layout: Layout,
+    /// Its clockwork.
+    pub times: Times,
+    /// What it holds at most.
+    pub limits: Limits,
+    /// Whether linearizable reads may rest on a lease.
+    pub read_mode: raft::ReadMode,
+    /// The limits of the state machine.
+    pub kv: kv::Limits,
+    /// A classic mistake, made on purpose to prove that the tests find it.
+    #[cfg(debug_assertions)]
+    pub planted: Option<PlantedBug>,
+    /// One of raft's.
+    #[cfg(debug_assertions)]
+    pub planted_raft: Option<raft::PlantedBug>,
+    /// One of the state machine's.
+    #[cfg(debug_assertions)]
+    pub planted_kv: Option<kv::PlantedBug>,
+}
+
+/// The clockwork of a runner.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The length of a tick.
+    pub tick: Duration,
+    /// The election timeout T, in ticks.
+    pub election_ticks: u32,
+    /// Ticks between two heartbeats.
+    pub heartbeat_ticks: u32,
+    /// After how long without an answer a call that may be sent again is.
+    pub resend_after: Duration,
+    /// How long a shard's leadership rests after it moved.
+    pub spread_rest: Duration,
+}
+
+impl Times {
+    /// The usual clockwork of an election timeout and a heartbeat: ticks of T / 100, at least a millisecond.
+    #[must_use]
+    pub fn of(election: Duration, heartbeat: Duration) -> Self {
+        let tick = (election / 100).max(Duration::from_millis(1));
+        let ticks =
+            |time: Duration| u32::try_from(time.as_micros() / tick.as_micros()).unwrap_or(u32::MAX).max(1);
+        Self {
+            tick,
+            election_ticks: ticks(election),
+            heartbeat_ticks: ticks(heartbeat),
+            resend_after: election * 2,
+            spread_rest: Duration::from_secs(30),
+        }
+    }
+
+    /// The election timeout T.
+    #[must_use]
+    pub fn election(&self) -> Duration {
+        self.tick * self.election_ticks
+    }
+}
+
+/// What a runner holds at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls of this core's edge that have no answer yet. Fewer than half the numbers a receiver remembers.
+    pub calls_max: usize,
+    /// Events that wait for a turn.
+    pub inbox_max: usize,
+    /// Bytes that wait to leave for one place.
+    pub outbox_bytes_max: usize,
+    /// Entries that one replica applies before the others have their turn.
+    pub apply_entries_max: usize,
+    /// Bytes read from the log at a time, for a slow follower or at start.
+    pub fetch_bytes_max: usize,
+    /// Streams of ordered calls that one replica keeps apart.
+    pub streams_max: usize,
+    /// Reads that wait for one replica's read rounds.
+    pub reads_pending_max: usize,
+    /// Bytes of entries in one raft message.
+    pub append_bytes_max: usize,
+    /// Raft messages in flight to one follower of a shard.
+    pub window_messages_max: usize,
+    /// Bytes of entries in flight to one follower of a shard.
+    pub window_bytes_max: usize,
+    /// Bytes of recent entries that a replica keeps in memory.
+    pub cache_bytes_max: usize,
+    /// Bytes proposed and not yet committed.
+    pub uncommitted_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls_max: 16 << 10,
+            inbox_max: 64 << 10,
+            outbox_bytes_max: 32 << 20,
+            apply_entries_max: 4096,
+            fetch_bytes_max: 1 << 20,
+            streams_max: 4096,
+            reads_pending_max: 16 << 10,
+            append_bytes_max: 1 << 20,
+            window_messages_max: 64,
+            window_bytes_max: 8 << 20,
+            cache_bytes_max: 8 << 20,
+            uncommitted_bytes_max: 64 << 20,
+        }
+    }
+}
+
+const _: () = assert!(crate::route::window::WIDTH >= 4 * (16 << 10));
+
+impl Config {
+    /// The node that it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.place.node
+    }
+
+    /// The core that it is.
+    #[must_use]
+    pub fn core(&self) -> CoreId {
+        self.place.core
+    }
+
+    /// Whether this mistake is to be made.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_planted(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// No mistake is ever made on purpose in a build that serves.
+    #[cfg(not(debug_assertions))]
+    pub(crate) fn is_planted(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+}
+
+/// Classic mistakes of driving replicas, each found by the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// A leader that steps down answers its waiting changes as if they had been applied.
+    ReplyFromDeposedLeader,
+    /// A change without a request id is sent again when no answer came.
+    ResentWithoutAnswer,
+    /// A forwarded change is proposed in whatever term its receiver leads.
+    ProposedInLaterTerm,
+    /// A call whose first sending was lost ends in "not executed".
+    NotExecutedAfterLostSending,
+    /// A repeated call is taken for a new one.
+    RepeatsAdmitted,
+    /// A read is answered before the state has caught up with its index.
+    ReadBeforeApplied,
+    /// A node with an unknown data directory votes at once.
+    WipedNodeVotes,
+}
+
+#[cfg(debug_assertions)]
+impl PlantedBug {
+    /// Every one of them.
+    pub const ALL: [Self; 7] = [
+        Self::ReplyFromDeposedLeader,
+        Self::ResentWithoutAnswer,
+        Self::ProposedInLaterTerm,
+        Self::NotExecutedAfterLostSending,
+        Self::RepeatsAdmitted,
+        Self::ReadBeforeApplied,
+        Self::WipedNodeVotes,
+    ];
+}

@@ -1,0 +1,345 @@
+//! One replica at work: raft's Ready driven into the log, the outbox and the state machine.
+//!
+//! [`Replica::drive`] is called whenever something happened to the replica, and loops until raft has nothing
+//! more to say. Within one Ready: messages leave first (AppendEntries travel while the leader's own write is
+//! under way), then what must be durable joins the lane's forming batch together with the messages that may
+//! only follow it, then what is committed is applied.
+//!
+//! Invariants:
+//! - Persists are handed to the lane in raft's order and completed in that order.
+//! - A message that rides in a persist leaves after the lane said that the persist is durable.
+//! - Entries are applied in order, each once, and only up to raft's commit index.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::env::{Env, Instant};
+use crate::ids::{Index, NodeId, ShardId, Term};
+use crate::kv;
+use crate::log::{self, Lane};
+use crate::raft::{self, Message, Raft};
+use crate::route::call::{Answered, Body, Failure};
+use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
+use crate::shard::config::Config;
+use crate::shard::directory::{Known, News};
+use crate::shard::event::ReadPurpose;
+use crate::shard::expiry::SessionClock;
+use crate::shard::spread::Spread;
+use crate::shard::streams::{StreamKey, Streams};
+
+/// What a replica leaves for its runner to carry on.
+#[derive(Default)]
+pub(crate) struct Output {
+    /// Parcels and the nodes that they are for.
+    pub(crate) parcels: Vec<(NodeId, Parcel)>,
+    /// Entries that are to be read from the log.
+    pub(crate) reads: Vec<LogRead>,
+    /// What is known of leaders now.
+    pub(crate) news: Vec<News>,
+}
+
+/// Entries that are to be read from the log.
+pub(crate) struct LogRead {
+    pub(crate) shard: ShardId,
+    pub(crate) purpose: ReadPurpose,
+    pub(crate) first: Index,
+    pub(crate) last: Index,
+    pub(crate) bytes_max: usize,
+}
+
+/// What a turn gives to the replicas that it drives.
+pub(crate) struct Turn<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) now: Instant,
+    pub(crate) random: u64,
+    pub(crate) out: &'a mut Output,
+}
+
+/// One replica of one shard.
+pub(crate) struct Replica<E: Env> {
+    pub(crate) shard: ShardId,
+    pub(crate) raft: Raft,
+    pub(crate) state: kv::State,
+    pub(crate) lane: Lane<E>,
+    persists: VecDeque<PersistInFlight>,
+    /// Persists that the lane had no room for yet.
+    unwritten: VecDeque<log::Append>,
+    pub(crate) committed: Index,
+    /// Entries read from the log, to be applied next; the first is the one after the applied index.
+    pub(crate) fetched: VecDeque<raft::Entry>,
+    pub(crate) is_fetching: bool,
+    pub(crate) waiters: BTreeMap<Index, Waiter>,
+    pub(crate) reads: BTreeMap<u64, ReadWaiter>,
+    /// Reads whose index is known and not yet applied.
+    pub(crate) reads_ready: BTreeMap<(Index, u64), ReadWaiter>,
+    /// Reads that wait for the first commit of the term.
+    pub(crate) reads_early: VecDeque<ReadWaiter>,
+    pub(crate) last_token: u64,
+    pub(crate) transfers: Vec<TransferWaiter>,
+    pub(crate) streams: Streams,
+    pub(crate) sessions: SessionClock,
+    pub(crate) spread: Spread,
+    /// The last entry of the log when this replica started.
+    #[cfg(debug_assertions)]
+    pub(crate) recovered_last: Index,
+    known: Known,
+    led_term: Option<Term>,
+}
+
+struct PersistInFlight {
+    completion: raft::Completion,
+    then_send: Vec<Message>,
+}
+
+/// Who waits for a proposed entry.
+pub(crate) struct Waiter {
+    pub(crate) term: Term,
+    pub(crate) caller: Caller,
+}
+
+/// Whom an answer goes to.
+pub(crate) struct Caller {
+    pub(crate) id: CallId,
+    pub(crate) stream: Option<(StreamKey, Order)>,
+    /// Whether its origin may send it again.
+    pub(crate) may_resend: bool,
+    pub(crate) deadline: Instant,
+}
+
+/// A read that waits for its index, or for its index to be applied.
+pub(crate) struct ReadWaiter {
+    pub(crate) caller: Caller,
+    pub(crate) query: kv::Query,
+}
+
+/// Who waits for a transfer of leadership.
+pub(crate) struct TransferWaiter {
+    pub(crate) caller: Caller,
+    pub(crate) term: Term,
+    pub(crate) until: Instant,
+}
+
+impl<E: Env> Replica<E> {
+    /// A replica as its log holds it, with nothing applied yet.
+    pub(crate) fn new(
+        (config, shard): (&Config, ShardId),
+        recovered: raft::Recovered,
+        lane: Lane<E>,
+        (now, random): (Instant, u64),
+    ) -> Result<Self, raft::RecoverError> {
+        #[cfg(debug_assertions)]
+        let recovered_last = recovered.last_index;
+        let raft = Raft::new(raft_config(config), recovered, low_word(random))?;
+        let state = kv::State::new(kv::Config {
+            shard,
+            limits: config.kv,
+            #[cfg(debug_assertions)]
+            planted: config.planted_kv,
+        });
+        Ok(Self {
+            shard,
+            raft,
+            state,
+            lane,
+            persists: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            committed: Index(0),
+            fetched: VecDeque::new(),
+            is_fetching: false,
+            waiters: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            reads_ready: BTreeMap::new(),
+            reads_early: VecDeque::new(),
+            last_token: 0,
+            transfers: Vec::new(),
+            streams: Streams::new(config.limits.streams_max),
+            sessions: SessionClock::default(),
+            spread: Spread::new(now),
+            #[cfg(debug_assertions)]
+            recovered_last,
+            known: Known::default(),
+            led_term: None,
+        })
+    }
+
+    /// Hands raft a message.
+    pub(crate) fn step(&mut self, message: Message) {
+        self.raft.step(message);
+    }
+
+    /// One tick of raft's clock.
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.raft.tick(low_word(turn.random));
+        self.expire_transfers(turn);
+        if self.raft.role() == raft::Role::Leader {
+            self.expire_sessions(turn);
+            self.spread_leadership(turn);
+        }
+    }
+
+    /// The lane says that the persist of this number is durable.
+    pub(crate) fn persisted(&mut self, number: u64, turn: &mut Turn<'_>) {
+        let done = self.persists.pop_front().expect("the lane completes only what it was given");
+        assert_eq!(done.completion.number, number, "shard {}: persists complete in order", self.shard);
+        self.send(done.then_send, turn);
+        self.raft.persisted(done.completion);
+    }
+
+    /// Does everything that can be done without waiting.
+    pub(crate) fn drive(&mut self, turn: &mut Turn<'_>) {
+        self.write();
+        loop {
+            while self.raft.has_ready() {
+                let ready = self.raft.ready();
+                self.handle(ready, turn);
+            }
+            self.apply(turn);
+            self.retry_early_reads(turn);
+            self.pump_streams(turn);
+            if !self.raft.has_ready() {
+                break;
+            }
+        }
+        self.tell_leadership(turn);
+    }
+
+    fn handle(&mut self, ready: raft::Ready, turn: &mut Turn<'_>) {
+        self.send(ready.messages, turn);
+        if let Some(persist) = ready.persist {
+            self.persist(persist);
+        }
+        assert!(ready.commit >= self.committed, "commit {} after {}", ready.commit, self.committed);
+        self.committed = ready.commit;
+        for read in ready.reads {
+            self.read_index_known(read, turn);
+        }
+        for token in ready.reads_lost {
+            self.read_lost(token, turn);
+        }
+        for fetch in ready.fetch {
+            turn.out.reads.push(LogRead {
+                shard: self.shard,
+                purpose: ReadPurpose::Follower(fetch.to),
+                first: fetch.first,
+                last: fetch.last,
+                bytes_max: fetch.bytes_max,
+            });
+        }
+    }
+
+    fn persist(&mut self, persist: raft::Persist) {
+        let completion = persist.completion();
+        self.persists.push_back(PersistInFlight { completion, then_send: persist.then_send });
+        self.unwritten.push_back(log::Append {
+            shard: self.shard,
+            number: persist.number,
+            hard_state: persist.hard_state,
+            entries: persist.entries,
+        });
+        self.write();
+    }
+
+    /// Hands the lane what it has room for. The rest waits here, in order; raft's limits bound it.
+    fn write(&mut self) {
+        while let Some(append) = self.unwritten.front() {
+            if self.lane.append(append.clone()).is_err() {
+                return;
+            }
+            self.unwritten.pop_front();
+        }
+    }
+
+    fn send(&self, messages: Vec<Message>, turn: &mut Turn<'_>) {
+        let shard = self.shard;
+        let parcels = messages.into_iter().map(|message| (message.to, Parcel::Raft { shard, message }));
+        turn.out.parcels.extend(parcels);
+    }
+
+    /// Tells the node's cores who leads, where that has changed, and what follows from gaining or losing
+    /// leadership.
+    fn tell_leadership(&mut self, turn: &mut Turn<'_>) {
+        let leads = self.raft.role() == raft::Role::Leader;
+        let led_term = leads.then(|| self.raft.term());
+        if led_term != self.led_term {
+            if self.led_term.is_some() {
+                self.deposed(turn);
+                self.spread.moved(turn.now);
+            }
+            self.sessions.restart();
+            self.led_term = led_term;
+        }
+        let known = Known {
+            leader: self.raft.leader(),
+            term: self.raft.term(),
+            is_serving: self
+                .raft
+                .contact_ticks()
+                .is_some_and(|ticks| ticks <= turn.config.times.election_ticks),
+        };
+        if known != self.known {
+            self.known = known;
+            turn.out.news.push(News { shard: self.shard, known });
+        }
+    }
+
+    /// Sends what became of a call back to where it came from.
+    pub(crate) fn reply(&mut self, caller: Caller, outcome: Result<Answered, Failure>, turn: &mut Turn<'_>) {
+        if let Some((key, order)) = caller.stream {
+            let is_refusal = matches!(&outcome, Err(failure) if !failure.is_decision());
+            self.streams.ended(key, order, is_refusal);
+        }
+        turn.out.parcels.push((caller.id.node, Parcel::Reply(Reply { id: caller.id, outcome })));
+    }
+
+    /// An answer of this replica.
+    pub(crate) fn answered(&self, revision: crate::ids::Revision, body: Body, turn: &Turn<'_>) -> Answered {
+        Answered { node: turn.config.node(), shard: self.shard, term: self.raft.term(), revision, body }
+    }
+
+    /// Takes a call in, in its stream's order where it has one.
+    pub(crate) fn call(&mut self, call: Call, turn: &mut Turn<'_>) {
+        match call.order {
+            None => self.serve(call, turn),
+            Some(order) => {
+                for refused in self.streams.accept(StreamKey::of(&call.id, &order), order, call, turn.now) {
+                    self.refuse_unproposed(&refused, turn);
+                }
+                self.pump_streams(turn);
+            }
+        }
+    }
+
+    fn pump_streams(&mut self, turn: &mut Turn<'_>) {
+        while let Some(call) = self.streams.next() {
+            self.serve(call, turn);
+            for refused in self.streams.take_refused() {
+                self.refuse_unproposed(&refused, turn);
+            }
+        }
+        for refused in self.streams.take_refused() {
+            self.refuse_unproposed(&refused, turn);
+        }
+    }
+}
+
+fn raft_config(config: &Config) -> raft::Config {
+    raft::Config {
+        id: config.node(),
+        voters: config.layout.voters(),
+        election_ticks: config.times.election_ticks,
+        heartbeat_ticks: config.times.heartbeat_ticks,
+        append_bytes_max: config.limits.append_bytes_max,
+        window_messages_max: config.limits.window_messages_max,
+        window_bytes_max: config.limits.window_bytes_max,
+        cache_bytes_max: config.limits.cache_bytes_max,
+        uncommitted_bytes_max: config.limits.uncommitted_bytes_max,
+        reads_pending_max: config.limits.reads_pending_max,
+        read_mode: config.read_mode,
+        #[cfg(debug_assertions)]
+        planted: config.planted_raft,
+    }
+}
+
+/// The low half of a random number: what raft takes as jitter.
+fn low_word(random: u64) -> u32 {
+    u32::try_from(random & u64::from(u32::MAX)).expect("masked to 32 bits")
+}

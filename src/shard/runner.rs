@@ -1,0 +1,702 @@
+//! All that one core owns, and its turn.
+//!
+//! A [`Runner`] is a handle; cloning it is cheap. [`Runner::run`] is its loop: it sleeps until something was
+//! delivered, a lane made progress or a tick is due, and takes one turn for all of it. So one wake-up serves
+//! many requests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
+use crate::env::{Env, Instant};
+use crate::ids::{CoreId, LaneId, NodeId, ShardId};
+use crate::log::{Lane, LogFailure};
+use crate::raft;
+use crate::route::call::{Failure, FailureKind, Request};
+use crate::route::outbox::Outbox;
+use crate::route::parcel::{Call, Parcel, Reply};
+use crate::route::window::Windows;
+use crate::shard::calls::{Calls, Moment, Outcome, Sending};
+use crate::shard::config::{Config, PlantedBug};
+use crate::shard::directory::{Directory, Known, News};
+use crate::shard::event::{Event, MeshItem};
+use crate::shard::pipeline::Pipeline;
+use crate::shard::replica::{LogRead, Output, Replica, Turn};
+use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
+
+/// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
+const MESH_ITEMS_MAX: usize = 64 << 10;
+
+/// All that one core owns.
+pub struct Runner<E: Env> {
+    env: E,
+    inner: Rc<RefCell<Inner<E>>>,
+    /// Something waits for a turn.
+    wake: Signal,
+    /// Something waits to leave.
+    outgoing: Signal,
+}
+
+impl<E: Env> Clone for Runner<E> {
+    fn clone(&self) -> Self {
+        Self {
+            env: self.env.clone(),
+            inner: Rc::clone(&self.inner),
+            wake: self.wake.clone(),
+            outgoing: self.outgoing.clone(),
+        }
+    }
+}
+
+struct Inner<E: Env> {
+    config: Config,
+    lanes: BTreeMap<LaneId, Lane<E>>,
+    replicas: BTreeMap<ShardId, Replica<E>>,
+    calls: Calls,
+    directory: Directory,
+    windows: Windows,
+    inbox: VecDeque<Event>,
+    links: Outbox<NodeId>,
+    mesh: BTreeMap<CoreId, VecDeque<MeshItem>>,
+    dirty: Vec<ShardId>,
+    ticked_at: Instant,
+    swept_at: Instant,
+    /// Whether this node may vote and acknowledge: until then raft hears and says nothing.
+    is_entitled: bool,
+    is_draining: bool,
+    is_shutting_down: bool,
+    has_stopped: bool,
+    questions: BTreeMap<u64, AnswerSender<CoreStatus>>,
+    last_question: u64,
+}
+
+/// What a replica is started from.
+pub struct ReplicaStart {
+    /// Its shard.
+    pub shard: ShardId,
+    /// What its log holds.
+    pub recovered: raft::Recovered,
+}
+
+/// What a shard's log holds makes no sense: it was damaged in a way that no checksum shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable {
+    /// The shard.
+    pub shard: ShardId,
+    /// What makes no sense.
+    pub source: raft::RecoverError,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the log of shard {}: {}", self.shard, self.source)
+    }
+}
+
+impl<E: Env> Runner<E> {
+    /// A runner of these lanes, each with the signal of its progress set to the runner's, and these replicas.
+    pub fn new(
+        env: E,
+        config: Config,
+        lanes: BTreeMap<LaneId, Lane<E>>,
+        starts: Vec<ReplicaStart>,
+    ) -> Result<Self, Unreadable> {
+        let now = env.now();
+        let wake = Signal::default();
+        for lane in lanes.values() {
+            lane.set_signal(wake.clone());
+        }
+        let mut replicas = BTreeMap::new();
+        for start in starts {
+            let shard = start.shard;
+            let lane = lanes.get(&config.layout.lane_of(shard)).expect("a core's shards lie on its lanes");
+            let replica = Replica::new((&config, shard), start.recovered, lane.clone(), (now, env.random()));
+            replicas.insert(shard, replica.map_err(|source| Unreadable { shard, source })?);
+        }
+        let inner = Inner {
+            calls: Calls::new(config.clone()),
+            directory: Directory::new(config.layout.shards),
+            windows: Windows::default(),
+            inbox: VecDeque::new(),
+            links: Outbox::new(config.limits.outbox_bytes_max),
+            mesh: BTreeMap::new(),
+            dirty: replicas.keys().copied().collect(),
+            ticked_at: now,
+            swept_at: now,
+            is_entitled: config.is_planted(PlantedBug::WipedNodeVotes),
+            is_draining: false,
+            is_shutting_down: false,
+            has_stopped: false,
+            questions: BTreeMap::new(),
+            last_question: 0,
+            config,
+            lanes,
+            replicas,
+        };
+        Ok(Self { env, inner: Rc::new(RefCell::new(inner)), wake, outgoing: Signal::default() })
+    }
+
+    /// The loop, with the writers of its lanes and its clock beside it. Returns when [`Self::stop`] was
+    /// called and the lanes are sealed, or with the first failure of a log write.
+    pub async fn run(self) -> Result<(), LogFailure> {
+        let lanes: Vec<Lane<E>> = self.inner.borrow().lanes.values().cloned().collect();
+        let running = Rc::new(Cell::new(lanes.len()));
+        for lane in &lanes {
+            let (lane, wake, running) = (lane.clone(), self.wake.clone(), Rc::clone(&running));
+            self.env.spawn(async move {
+                lane.run().await;
+                running.set(running.get() - 1);
+                wake.raise();
+            });
+        }
+        let (clock, tick) = (self.clone(), self.inner.borrow().config.times.tick);
+        self.env.spawn(async move {
+            while !clock.inner.borrow().has_stopped {
+                clock.env.sleep(tick).await;
+                clock.wake.raise();
+            }
+        });
+        loop {
+            self.wake.wait().await;
+            self.turn();
+            if let Some(failure) = lanes.iter().find_map(Lane::failed) {
+                self.inner.borrow_mut().has_stopped = true;
+                return Err(failure);
+            }
+            if self.inner.borrow().has_stopped && running.get() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Something arrived for a replica or caller of this core.
+    pub fn deliver(&self, parcel: Parcel) {
+        self.inner.borrow_mut().deliver(parcel);
+        self.wake.raise();
+        self.outgoing.raise();
+    }
+
+    /// Another core of this node says something.
+    pub fn deliver_mesh(&self, item: MeshItem) {
+        match item {
+            MeshItem::Parcel(parcel) => self.deliver(parcel),
+            MeshItem::News(news) => {
+                self.with_sendings(|inner, moment_now| {
+                    let mut out = Vec::new();
+                    inner.learn(news, moment_now, &mut out);
+                    ((), out)
+                });
+            }
+            MeshItem::StatusAsk { from, number } => {
+                let mut inner = self.inner.borrow_mut();
+                let status = inner.status();
+                inner.push_mesh(from, MeshItem::StatusTold { number, status });
+                drop(inner);
+                self.outgoing.raise();
+            }
+            MeshItem::StatusTold { number, status } => {
+                if let Some(question) = self.inner.borrow_mut().questions.remove(&number) {
+                    question.send(status);
+                }
+            }
+        }
+    }
+
+    /// The link to a node went down.
+    pub fn link_down(&self, node: NodeId) {
+        self.inner.borrow_mut().inbox.push_back(Event::LinkDown(node));
+        self.wake.raise();
+    }
+
+    /// Makes a call; the answer comes in time or says why not.
+    pub async fn call(&self, shard: ShardId, request: Request, deadline: Instant) -> Outcome {
+        let answer = self.start(shard, request, deadline, None);
+        answer.await.unwrap_or(Err(Failure::of(FailureKind::OutcomeUnknown)))
+    }
+
+    /// Opens a stream of ordered calls.
+    #[must_use]
+    pub fn pipeline(&self) -> Pipeline<E> {
+        let stream = self.inner.borrow_mut().calls.open_stream();
+        Pipeline::new(self.clone(), stream)
+    }
+
+    pub(crate) fn start(
+        &self,
+        shard: ShardId,
+        request: Request,
+        deadline: Instant,
+        stream: Option<u64>,
+    ) -> AnswerReceiver<Outcome> {
+        if self.inner.borrow().is_shutting_down {
+            let (sender, receiver) = answer();
+            sender.send(Err(Failure::of(FailureKind::ShuttingDown)));
+            return receiver;
+        }
+        self.with_sendings(|inner, now| {
+            let mut out = Vec::new();
+            let Inner { calls, directory, .. } = inner;
+            let moment = Moment { now, directory };
+            let answer = calls.start((shard, request), deadline, stream, &moment, &mut out);
+            (answer, out)
+        })
+    }
+
+    pub(crate) fn end_stream(&self, stream: u64) {
+        self.inner.borrow_mut().calls.end_stream(stream);
+    }
+
+    /// Raised when something waits to leave for another core or node.
+    #[must_use]
+    pub fn outgoing(&self) -> Signal {
+        self.outgoing.clone()
+    }
+
+    /// The nodes that parcels wait for.
+    #[must_use]
+    pub fn waiting_links(&self) -> Vec<NodeId> {
+        self.inner.borrow().links.waiting().collect()
+    }
+
+    /// Takes what waits for a node.
+    #[must_use]
+    pub fn take_link(&self, node: NodeId) -> VecDeque<Parcel> {
+        self.inner.borrow_mut().links.take(node)
+    }
+
+    /// The other cores of this node that items wait for.
+    #[must_use]
+    pub fn waiting_mesh(&self) -> Vec<CoreId> {
+        let inner = self.inner.borrow();
+        inner.mesh.iter().filter(|(_, items)| !items.is_empty()).map(|(core, _)| *core).collect()
+    }
+
+    /// Takes what waits for another core of this node.
+    #[must_use]
+    pub fn take_mesh(&self, core: CoreId) -> VecDeque<MeshItem> {
+        self.inner.borrow_mut().mesh.remove(&core).unwrap_or_default()
+    }
+
+    /// From now on this node votes and acknowledges: enough others have noted its directory.
+    pub fn entitle(&self) {
+        self.inner.borrow_mut().is_entitled = true;
+        self.wake.raise();
+    }
+
+    /// What is known of who leads a shard.
+    #[must_use]
+    pub fn known(&self, shard: ShardId) -> Known {
+        self.inner.borrow().directory.known(shard)
+    }
+
+    /// What is known of every shard.
+    #[must_use]
+    pub fn directory(&self) -> Vec<(ShardId, Known)> {
+        self.inner.borrow().directory.iter().collect()
+    }
+
+    /// Grows whenever what is known of a shard changes.
+    #[must_use]
+    pub fn directory_version(&self) -> u64 {
+        self.inner.borrow().directory.version()
+    }
+
+    /// Waits until the version is past `seen`.
+    pub async fn directory_changed(&self, seen: u64) -> u64 {
+        let changed = self.inner.borrow_mut().directory.changed(seen);
+        changed.await.unwrap_or(seen)
+    }
+
+    /// What every core of this node tells of itself, this one's first.
+    pub async fn status(&self) -> Vec<CoreStatus> {
+        let answers: Vec<AnswerReceiver<CoreStatus>> = {
+            let mut inner = self.inner.borrow_mut();
+            let place = inner.config.place;
+            let others = (0..inner.config.layout.cores).map(CoreId).filter(|core| *core != place.core);
+            others.map(|core| inner.ask_status(core)).collect()
+        };
+        self.outgoing.raise();
+        let mut statuses = vec![self.inner.borrow().status()];
+        for answer in answers {
+            statuses.extend(answer.await);
+        }
+        statuses
+    }
+
+    /// What this core tells of itself.
+    #[must_use]
+    pub fn report(&self) -> CoreStatus {
+        self.inner.borrow().status()
+    }
+
+    /// Calls that have no answer yet.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> usize {
+        self.inner.borrow().calls.len()
+    }
+
+    /// The node is going away: it hands leadership over and takes none. Calls are still carried out,
+    /// elsewhere.
+    pub fn drain(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.is_draining = true;
+        inner.directory.touch();
+        for replica in inner.replicas.values_mut() {
+            replica.drain();
+        }
+        drop(inner);
+        self.wake.raise();
+    }
+
+    /// From now on calls are refused, and so are those that were not sent yet.
+    pub fn refuse_calls(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.is_shutting_down = true;
+        inner.calls.shut_down();
+    }
+
+    /// Whether [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.borrow().is_draining
+    }
+
+    /// Whether no replica of this core leads others any more.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.replicas.values().all(Replica::is_drained)
+    }
+
+    /// Seals the lanes and ends the loop.
+    pub fn stop(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.has_stopped = true;
+        for lane in inner.lanes.values() {
+            lane.close();
+        }
+        drop(inner);
+        self.wake.raise();
+    }
+
+    /// Takes one turn: everything that has arrived, then the clock, then every replica that changed.
+    fn turn(&self) {
+        let (now, random) = (self.env.now(), self.env.random());
+        let mut inner = self.inner.borrow_mut();
+        let reads = inner.turn(now, random);
+        let has_more = inner.has_more();
+        drop(inner);
+        for read in reads {
+            self.read_log(read);
+        }
+        if has_more {
+            self.wake.raise();
+        }
+        self.outgoing.raise();
+    }
+
+    /// Reads entries in a task of their own; they come back as an event.
+    fn read_log(&self, read: LogRead) {
+        let lane = {
+            let inner = self.inner.borrow();
+            inner.lanes.get(&inner.config.layout.lane_of(read.shard)).cloned()
+        };
+        let lane = lane.expect("a replica's lane is on its core");
+        let runner = self.clone();
+        self.env.spawn(async move {
+            let result = lane.read(read.shard, read.first, read.last, read.bytes_max).await;
+            let event = Event::LogRead { shard: read.shard, purpose: read.purpose, result };
+            runner.inner.borrow_mut().inbox.push_back(event);
+            runner.wake.raise();
+        });
+    }
+
+    fn with_sendings<T>(&self, act: impl FnOnce(&mut Inner<E>, Instant) -> (T, Vec<Sending>)) -> T {
+        let now = self.env.now();
+        let mut inner = self.inner.borrow_mut();
+        let (result, out) = act(&mut inner, now);
+        inner.route_calls(out);
+        drop(inner);
+        self.wake.raise();
+        self.outgoing.raise();
+        result
+    }
+}
+
+impl<E: Env> Inner<E> {
+    fn turn(&mut self, now: Instant, random: u64) -> Vec<LogRead> {
+        let mut out = Output::default();
+        let mut turn = Turn { config: &self.config.clone(), now, random, out: &mut out };
+        self.take_completions(&mut turn);
+        if self.config.read_mode == raft::ReadMode::Lease {
+            // A lease counts ticks: those that are owed come before any read rests on it.
+            self.take_ticks(&mut turn);
+        }
+        self.take_inbox(&mut turn);
+        self.take_ticks(&mut turn);
+        self.drive(&mut turn);
+        self.route(&mut out, now);
+        std::mem::take(&mut out.reads)
+    }
+
+    fn has_more(&self) -> bool {
+        !self.inbox.is_empty() || !self.dirty.is_empty()
+    }
+
+    fn take_completions(&mut self, turn: &mut Turn<'_>) {
+        for lane in self.lanes.values() {
+            for completed in lane.completions() {
+                if let Some(replica) = self.replicas.get_mut(&completed.shard) {
+                    replica.persisted(completed.number, turn);
+                    self.dirty.push(completed.shard);
+                }
+            }
+        }
+    }
+
+    fn take_inbox(&mut self, turn: &mut Turn<'_>) {
+        for event in std::mem::take(&mut self.inbox) {
+            match event {
+                Event::Parcel(parcel) => self.take_parcel(parcel, turn),
+                Event::LinkDown(node) => {
+                    let mut sendings = Vec::new();
+                    let Self { calls, directory, .. } = self;
+                    calls.link_down(node, &Moment { now: turn.now, directory }, &mut sendings);
+                    self.route_calls(sendings);
+                }
+                Event::LogRead { shard, purpose, result } => {
+                    if let Some(replica) = self.replicas.get_mut(&shard) {
+                        replica.log_read(purpose, result, turn);
+                        self.dirty.push(shard);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_parcel(&mut self, parcel: Parcel, turn: &mut Turn<'_>) {
+        match parcel {
+            Parcel::Raft { shard, message } => {
+                if let Some(replica) = self.replicas.get_mut(&shard).filter(|_| self.is_entitled) {
+                    replica.step(message);
+                    self.dirty.push(shard);
+                }
+            }
+            Parcel::Call(call) => self.take_call(call, turn),
+            Parcel::Reply(reply) => {
+                let mut sendings = Vec::new();
+                let Self { calls, directory, .. } = self;
+                calls.reply(reply, &Moment { now: turn.now, directory }, &mut sendings);
+                self.route_calls(sendings);
+            }
+        }
+    }
+
+    fn take_call(&mut self, call: Call, turn: &mut Turn<'_>) {
+        let is_own = call.id.node == self.config.node() && call.id.core == self.config.core();
+        let is_first = is_own || self.windows.admit(&call.id);
+        if !is_first && !self.config.is_planted(PlantedBug::RepeatsAdmitted) {
+            return;
+        }
+        if let Some(replica) = self.replicas.get_mut(&call.shard) {
+            self.dirty.push(call.shard);
+            replica.call(call, turn);
+        }
+    }
+
+    fn take_ticks(&mut self, turn: &mut Turn<'_>) {
+        let tick_us = u64::try_from(self.config.times.tick.as_micros()).expect("a tick is short").max(1);
+        let elapsed_us = turn.now.0.saturating_sub(self.ticked_at.0);
+        let ticks = elapsed_us / tick_us;
+        if ticks == 0 {
+            return;
+        }
+        self.ticked_at = Instant(self.ticked_at.0 + ticks * tick_us);
+        // More ticks than this mean the same to every timer that there is.
+        let ticks = ticks.min(u64::from(self.config.times.election_ticks) * 4);
+        if self.is_entitled {
+            for replica in self.replicas.values_mut() {
+                for _ in 0..ticks {
+                    turn.random = turn.random.rotate_left(7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    replica.tick(turn);
+                }
+            }
+            self.dirty.extend(self.replicas.keys());
+        }
+        let mut sendings = Vec::new();
+        let Self { calls, directory, .. } = self;
+        calls.tick(&Moment { now: turn.now, directory }, &mut sendings);
+        self.route_calls(sendings);
+        self.sweep(turn);
+    }
+
+    /// Forgets, once a second, what nobody waits for any more.
+    fn sweep(&mut self, turn: &Turn<'_>) {
+        const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+        if turn.now.since(self.swept_at) < EVERY {
+            return;
+        }
+        self.swept_at = turn.now;
+        for replica in self.replicas.values_mut() {
+            replica.forget_late_waiters(turn);
+            replica.streams.forget_idle(turn.now);
+        }
+    }
+
+    fn drive(&mut self, turn: &mut Turn<'_>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for shard in dirty {
+            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
+            replica.drive(turn);
+            if replica.has_more_to_apply() {
+                self.dirty.push(shard);
+            }
+        }
+    }
+
+    /// Carries on what the replicas left: replies to callers here at once, the rest to outbox and mesh.
+    fn route(&mut self, out: &mut Output, now: Instant) {
+        let mut sendings = Vec::new();
+        for (node, parcel) in std::mem::take(&mut out.parcels) {
+            self.route_parcel(node, parcel, now, &mut sendings);
+        }
+        for news in std::mem::take(&mut out.news) {
+            for core in (0..self.config.layout.cores).map(CoreId) {
+                if core != self.config.core() {
+                    self.push_mesh(core, MeshItem::News(news));
+                }
+            }
+            self.learn(news, now, &mut sendings);
+        }
+        self.route_calls(sendings);
+    }
+
+    fn route_parcel(&mut self, node: NodeId, parcel: Parcel, now: Instant, sendings: &mut Vec<Sending>) {
+        if node != self.config.node() {
+            // What finds no room is raft's, which sends again; a reply always has room.
+            let _ = self.links.push(node, parcel);
+            return;
+        }
+        match parcel {
+            Parcel::Reply(reply) if reply.id.core == self.config.core() => {
+                let Self { calls, directory, .. } = self;
+                calls.reply(reply, &Moment { now, directory }, sendings);
+            }
+            parcel => {
+                let core = self.core_for(&parcel);
+                self.push_mesh(core, MeshItem::Parcel(parcel));
+            }
+        }
+    }
+
+    fn learn(&mut self, news: News, now: Instant, sendings: &mut Vec<Sending>) {
+        if self.directory.learn(news) {
+            let Self { calls, directory, .. } = self;
+            calls.leader_changed(news.shard, &Moment { now, directory }, sendings);
+        }
+    }
+
+    /// Sends calls on their way: into the inbox where the replica is here, else to its core or node.
+    fn route_calls(&mut self, sendings: Vec<Sending>) {
+        for (node, call) in sendings {
+            let core = self.config.layout.core_of(call.shard);
+            if node != self.config.node() {
+                if let Err(Parcel::Call(call)) = self.links.push(node, Parcel::Call(call)) {
+                    self.refuse_overload(&call);
+                }
+            } else if core == self.config.core() {
+                self.inbox.push_back(Event::Parcel(Parcel::Call(call)));
+            } else {
+                self.push_mesh(core, MeshItem::Parcel(Parcel::Call(call)));
+            }
+        }
+    }
+
+    fn refuse_overload(&mut self, call: &Call) {
+        let outcome = Err(Failure::of(FailureKind::Overloaded));
+        self.inbox.push_back(Event::Parcel(Parcel::Reply(Reply { id: call.id, outcome })));
+    }
+
+    /// A parcel arrived by link or mesh: for this core, or to be passed on to another core of this node.
+    fn deliver(&mut self, parcel: Parcel) {
+        let core = self.core_for(&parcel);
+        if core != self.config.core() {
+            return self.push_mesh(core, MeshItem::Parcel(parcel));
+        }
+        if self.inbox.len() < self.config.limits.inbox_max || matches!(parcel, Parcel::Reply(_)) {
+            return self.inbox.push_back(Event::Parcel(parcel));
+        }
+        if let Parcel::Call(call) = parcel {
+            let outcome = Err(Failure::of(FailureKind::Overloaded));
+            // A reply always has room.
+            let _ = self.links.push(call.id.node, Parcel::Reply(Reply { id: call.id, outcome }));
+        }
+    }
+
+    /// The core of this node that a parcel is for.
+    fn core_for(&self, parcel: &Parcel) -> CoreId {
+        let layout = &self.config.layout;
+        let own = self.config.core();
+        match parcel {
+            Parcel::Raft { shard, .. } if shard.0 < layout.shards => layout.core_of(*shard),
+            Parcel::Call(call) if call.shard.0 < layout.shards => layout.core_of(call.shard),
+            Parcel::Reply(reply) if reply.id.core.0 < layout.cores => reply.id.core,
+            Parcel::Raft { .. } | Parcel::Call(_) | Parcel::Reply(_) => own,
+        }
+    }
+
+    fn push_mesh(&mut self, core: CoreId, item: MeshItem) {
+        assert!(core != self.config.core(), "core {core} sends to itself by mesh");
+        let queue = self.mesh.entry(core).or_default();
+        let always_fits = match &item {
+            MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
+            MeshItem::News(_) | MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
+        };
+        if always_fits || queue.len() < MESH_ITEMS_MAX {
+            queue.push_back(item);
+            return;
+        }
+        if let MeshItem::Parcel(Parcel::Call(call)) = item {
+            self.answer_overload(&call);
+        }
+    }
+
+    /// A call found no room on its way: its origin is told, wherever it is.
+    fn answer_overload(&mut self, call: &Call) {
+        if call.id.node == self.config.node() {
+            self.refuse_overload(call);
+        } else {
+            let outcome = Err(Failure::of(FailureKind::Overloaded));
+            let _ = self.links.push(call.id.node, Parcel::Reply(Reply { id: call.id, outcome }));
+        }
+    }
+
+    fn ask_status(&mut self, core: CoreId) -> AnswerReceiver<CoreStatus> {
+        let (sender, receiver) = answer();
+        self.last_question += 1;
+        self.questions.retain(|_, question| question.is_awaited());
+        self.questions.insert(self.last_question, sender);
+        let ask = MeshItem::StatusAsk { from: self.config.core(), number: self.last_question };
+        self.push_mesh(core, ask);
+        receiver
+    }
+
+    fn status(&self) -> CoreStatus {
+        let lane_of = |shard| self.config.layout.lane_of(shard);
+        CoreStatus {
+            replicas: self
+                .replicas
+                .values()
+                .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard)))
+                .collect(),
+            lanes: self
+                .lanes
+                .iter()
+                .map(|(id, lane)| LaneReport::of(lane, *id, self.config.core()))
+                .collect(),
+        }
+    }
+}

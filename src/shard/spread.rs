@@ -1,0 +1,79 @@
+//! Leadership spread over the nodes by one rule, and handed over before a node goes away.
+//!
+//! The preferred leader of a shard is fixed by its number. Only the leader acts, when the preferred node is
+//! caught up, hears it, and is willing (its disk healthy, not draining); never within 30 s of leadership
+//! having moved, so that two nodes cannot play ping-pong.
+
+use std::time::Duration;
+
+use crate::env::{Env, Instant};
+use crate::raft::{Role, Willingness};
+use crate::shard::replica::{Replica, Turn};
+
+/// How often a leader looks whether another should lead.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many entries a follower may lack that is given leadership: it gets them while proposals wait.
+const BEHIND_MAX: u64 = 1024;
+
+/// When leadership last moved and was last looked at.
+pub(crate) struct Spread {
+    looked_at: Instant,
+    moved_at: Option<Instant>,
+    is_draining: bool,
+}
+
+impl Spread {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { looked_at: now, moved_at: None, is_draining: false }
+    }
+
+    /// This replica has just lost leadership.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        self.moved_at = Some(now);
+    }
+
+    fn is_time(&mut self, now: Instant, rest: Duration) -> bool {
+        if now.since(self.looked_at) < LOOK_EVERY {
+            return false;
+        }
+        self.looked_at = now;
+        self.moved_at.is_none_or(|at| now.since(at) >= rest)
+    }
+}
+
+impl<E: Env> Replica<E> {
+    /// Hands leadership to the preferred node where that is due. Leaders only.
+    pub(crate) fn spread_leadership(&mut self, turn: &mut Turn<'_>) {
+        if self.spread.is_draining {
+            // Refused while a transfer is under way or nobody is caught up: the next tick asks again.
+            let _ = self.raft.transfer(None);
+            return;
+        }
+        let preferred = turn.config.layout.preferred(self.shard);
+        if preferred == turn.config.node() || !self.spread.is_time(turn.now, turn.config.times.spread_rest) {
+            return;
+        }
+        let last = self.raft.last_index();
+        let is_ready = self.raft.peers().into_iter().any(|peer| {
+            let is_close = last.0 - peer.matched.0.min(last.0) <= BEHIND_MAX;
+            peer.id == preferred && peer.is_active && peer.willing == Willingness::Willing && is_close
+        });
+        if is_ready && self.raft.transfer(Some(preferred)).is_ok() {
+            tracing::debug!(shard = %self.shard, to = %preferred, "leadership goes to its preferred node");
+        }
+    }
+
+    /// The node goes away: from now on this replica hands leadership over and takes none.
+    pub(crate) fn drain(&mut self) {
+        self.spread.is_draining = true;
+        self.raft.set_willing(Willingness::Draining);
+    }
+
+    /// Whether the node may go as far as this replica is concerned: it does not lead, or nobody would take
+    /// over.
+    pub(crate) fn is_drained(&self) -> bool {
+        let takes_over = |peer: &crate::raft::Peer| peer.is_active && peer.willing == Willingness::Willing;
+        self.raft.role() != Role::Leader || !self.raft.peers().iter().any(takes_over)
+    }
+}

@@ -1,0 +1,125 @@
+//! What a core tells of its replicas and lanes.
+
+use std::time::Duration;
+
+use crate::env::Env;
+use crate::ids::{CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
+use crate::log::{Lane, Space};
+use crate::raft;
+use crate::shard::replica::Replica;
+
+/// What one core knows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct CoreStatus {
+    /// Its replicas, by shard.
+    pub replicas: Vec<ReplicaReport>,
+    /// Its lanes.
+    pub lanes: Vec<LaneReport>,
+}
+
+/// What a replica is in its shard's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// One replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaReport {
+    /// Its shard.
+    pub shard: ShardId,
+    /// What it is.
+    pub role: Role,
+    /// Who leads, where that is known.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: Term,
+    /// The last index of its log.
+    pub last_index: Index,
+    /// What it knows to be committed.
+    pub commit_index: Index,
+    /// The term of the entry there, where it still knows it.
+    pub commit_term: Option<Term>,
+    /// How far its own disk holds its log.
+    pub durable_index: Index,
+    /// What it has applied.
+    pub applied_index: Index,
+    /// The shard's revision at the applied index.
+    pub revision: Revision,
+    /// Live keys.
+    pub keys: u64,
+    /// Bytes of live keys and values.
+    pub bytes: u64,
+    /// The digest of the live state.
+    pub state_digest: u64,
+    /// The lane that its entries are in.
+    pub lane: LaneId,
+}
+
+/// One lane.
+#[derive(Clone, Debug)]
+pub struct LaneReport {
+    /// Its number.
+    pub lane: LaneId,
+    /// The core that owns it.
+    pub core: CoreId,
+    /// Bytes of batches in its log.
+    pub log_bytes: u64,
+    /// Its segments.
+    pub segments: u64,
+    /// How long the last durable write took.
+    pub last_write: Duration,
+    /// The age of the oldest write that is not yet durable; zero: none.
+    pub oldest_pending: Duration,
+    /// Whether a batch write has failed.
+    pub is_poisoned: bool,
+    /// Whether there is no room for another segment.
+    pub is_disk_full: bool,
+}
+
+impl ReplicaReport {
+    pub(crate) fn of<E: Env>(replica: &Replica<E>, lane: LaneId) -> Self {
+        let raft = &replica.raft;
+        Self {
+            shard: replica.shard,
+            role: match raft.role() {
+                raft::Role::Follower => Role::Follower,
+                raft::Role::PreCandidate | raft::Role::Candidate => Role::Candidate,
+                raft::Role::Leader => Role::Leader,
+            },
+            leader: raft.leader(),
+            term: raft.term(),
+            last_index: raft.last_index(),
+            commit_index: replica.committed,
+            commit_term: raft.term_at(replica.committed),
+            durable_index: raft.persisted_index(),
+            applied_index: replica.state.applied(),
+            revision: replica.state.revision(),
+            keys: replica.state.keys(),
+            bytes: replica.state.bytes(),
+            state_digest: replica.state.digest(),
+            lane,
+        }
+    }
+}
+
+impl LaneReport {
+    pub(crate) fn of<E: Env>(lane: &Lane<E>, id: LaneId, core: CoreId) -> Self {
+        let status = lane.status();
+        Self {
+            lane: id,
+            core,
+            log_bytes: status.log_bytes,
+            segments: status.segments as u64,
+            last_write: status.last_write,
+            oldest_pending: status.oldest_pending,
+            is_poisoned: status.poisoned,
+            is_disk_full: status.space == Space::Short,
+        }
+    }
+}

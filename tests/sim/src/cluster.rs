@@ -1,0 +1,479 @@
+//! A whole cluster: machines, the lives of their nodes, and the packets between them.
+//!
+//! A node in here is the product's own from the identity down to the log and up to the runner; what is
+//! simulated is what carries parcels (packets that are lost, late, repeated and reordered) and what accepts
+//! clients (a call handed to a runner in the node's own life, so that a crash takes it along).
+//!
+//! Invariants:
+//! - A node's life is made of tasks in its group alone: a crash ends all of them at once.
+//! - What a node learns of another, it learns from packets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use distribkv::config::{Cluster as ClusterSettings, Node as NodeSettings, Settings};
+use distribkv::env::Env;
+use distribkv::env::signal::{AnswerReceiver, answer};
+use distribkv::host::node::{self, Planted};
+use distribkv::ids::{CoreId, NodeId, ShardId};
+use distribkv::route::call::{Answered, Failure, Request};
+use distribkv::route::parcel::Parcel;
+use distribkv::shard::admission::{Desk, HELLO_BYTES, Hello, Verdict};
+use distribkv::shard::{CoreStatus, Known, Runner};
+
+use crate::disk::{Crash, DiskConfig};
+use crate::env::{Machine, SimEnv};
+use crate::executor::{World, WorldHandle};
+use crate::network::{Network, NetworkConfig, Place};
+use crate::observer::{Broken, Observer};
+
+/// How a cluster is made.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Its nodes: 1 to 7.
+    pub nodes: u32,
+    /// The cores of each.
+    pub cores: u32,
+    /// Its shards.
+    pub shards: u32,
+    /// Disks.
+    pub disk: DiskConfig,
+    /// The network.
+    pub network: NetworkConfig,
+    /// The election timeout.
+    pub election: Duration,
+    /// Whether reads may rest on a lease.
+    pub lease_reads: bool,
+    /// A mistake made on purpose.
+    pub planted: Planted,
+}
+
+/// What travels between nodes.
+#[derive(Clone, Debug)]
+enum Packet {
+    Parcel(Bytes),
+    Hello(Hello),
+    Verdict(Verdict),
+}
+
+/// Why a node's life ended by itself, or that it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It goes on, or was ended from outside.
+    None,
+    /// Its process said this and ended.
+    Exit {
+        /// The exit code.
+        code: i32,
+        /// What it said.
+        text: String,
+    },
+}
+
+struct Node {
+    machine: Machine,
+    runners: RefCell<Vec<Runner<SimEnv>>>,
+    ending: RefCell<Ending>,
+    lives: Cell<u64>,
+}
+
+/// A whole cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    world: WorldHandle,
+    config: ClusterConfig,
+    network: Network<Packet>,
+    nodes: BTreeMap<NodeId, Node>,
+    observer: RefCell<Observer>,
+}
+
+impl Cluster {
+    /// A cluster whose nodes are all switched off and have never run.
+    #[must_use]
+    pub fn new(world: &World, config: ClusterConfig) -> Self {
+        let handle = world.handle();
+        let nodes = (1..=config.nodes).map(NodeId).map(|id| {
+            let machine = Machine::new(&handle, id, config.disk.clone());
+            machine.disk().prepare_dir(&data_root());
+            let node = Node {
+                machine,
+                runners: RefCell::default(),
+                ending: RefCell::new(Ending::None),
+                lives: Cell::new(0),
+            };
+            (id, node)
+        });
+        let nodes = nodes.collect();
+        let network = Network::new(&handle, config.network);
+        let observer = RefCell::new(Observer::new(config.nodes));
+        Self { inner: Rc::new(Inner { world: handle, config, network, nodes, observer }) }
+    }
+
+    /// Its nodes, in order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.inner.nodes.keys().copied().collect()
+    }
+
+    /// How it was made.
+    #[must_use]
+    pub fn config(&self) -> &ClusterConfig {
+        &self.inner.config
+    }
+
+    /// A node's machine, for faults of its disk.
+    #[must_use]
+    pub fn machine(&self, node: NodeId) -> &Machine {
+        &self.node(node).machine
+    }
+
+    /// Takes a node's disk away and gives it an empty one. The node must be down.
+    pub fn replace_data_dir(&self, node: NodeId) {
+        assert!(!self.is_running(node), "node {node} runs: its disk cannot be replaced");
+        let lives = &self.node(node).lives;
+        lives.set(lives.get() + 1);
+        self.machine(node).disk().prepare_dir(&self.data_dir(node));
+    }
+
+    /// Turns over one bit of one of the segments of a node that is down, where these numbers point.
+    pub fn rot(&self, node: NodeId, (file, byte, bit): (u64, u64, u64)) {
+        assert!(!self.is_running(node), "node {node} runs: what it has read would not rot");
+        let disk = self.machine(node).disk();
+        let mut segments = Vec::new();
+        for lane in 0..self.inner.config.cores {
+            let dir = self.data_dir(node).join(format!("lane-{lane}"));
+            let written =
+                |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+            let of_lane = disk.files(&dir).into_iter().filter(|(name, _)| name.ends_with(".log"));
+            segments.extend(of_lane.map(|(name, bytes)| (dir.join(name), written(&bytes))));
+        }
+        segments.retain(|(_, written)| *written > 0);
+        let Some((path, written)) = segments.get(file as usize % segments.len().max(1)) else { return };
+        disk.flip_bit(path, byte % written, (bit % 8) as u8);
+    }
+
+    /// Starts a node that is down.
+    pub fn boot(&self, node: NodeId) {
+        assert!(!self.is_running(node), "node {node} runs already");
+        let entry = self.node(node);
+        *entry.ending.borrow_mut() = Ending::None;
+        let group = entry.machine.boot();
+        let (cluster, env) = (self.clone(), entry.machine.env(CoreId(0)));
+        self.inner.world.spawn(group, async move { cluster.live(node, env).await });
+    }
+
+    /// Ends a node's process, or cuts its power.
+    pub fn crash(&self, node: NodeId, crash: Crash) {
+        let reports = self.reports();
+        let mut observer = self.inner.observer.borrow_mut();
+        observer.note_durable(&reports);
+        observer.ended(node);
+        self.inner.network.detach(node);
+        self.close_links(node);
+        self.node(node).runners.borrow_mut().clear();
+        self.node(node).machine.crash(crash);
+    }
+
+    /// The other nodes hear, a little later, that their links to a node that went down are closed.
+    fn close_links(&self, down: NodeId) {
+        for (at, node) in (1u64..).zip(self.nodes()) {
+            let cluster = self.clone();
+            self.inner.world.after(Duration::from_micros(700 * at), move || {
+                let runners = cluster.node(node).runners.borrow().clone();
+                runners.iter().filter(|_| node != down).for_each(|runner| runner.link_down(down));
+            });
+        }
+    }
+
+    /// Whether a node's process runs.
+    #[must_use]
+    pub fn is_running(&self, node: NodeId) -> bool {
+        self.inner.world.group_of(node).is_some()
+    }
+
+    /// Whether a node's runners stand.
+    #[must_use]
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.is_running(node) && !self.node(node).runners.borrow().is_empty()
+    }
+
+    /// How a node's last life ended by itself.
+    #[must_use]
+    pub fn ending(&self, node: NodeId) -> Ending {
+        self.node(node).ending.borrow().clone()
+    }
+
+    /// Cuts every link between two groups of nodes, both ways.
+    pub fn partition(&self, one: &[NodeId], other: &[NodeId]) {
+        self.inner.network.partition(one, other);
+    }
+
+    /// Sets one direction between two nodes.
+    pub fn set_link(&self, from: NodeId, to: NodeId, state: crate::network::LinkState) {
+        self.inner.network.set_state(from, to, state);
+    }
+
+    /// Opens every link again.
+    pub fn heal_network(&self) {
+        self.inner.network.heal();
+    }
+
+    /// Who leads each shard, as a node knows it.
+    #[must_use]
+    pub fn directory(&self, node: NodeId) -> Vec<(ShardId, Known)> {
+        self.node(node).runners.borrow().first().map(Runner::directory).unwrap_or_default()
+    }
+
+    /// What every running node's cores say of themselves now.
+    #[must_use]
+    pub fn reports(&self) -> Vec<(NodeId, CoreStatus)> {
+        let mut reports = Vec::new();
+        for (id, node) in &self.inner.nodes {
+            reports.extend(node.runners.borrow().iter().map(|runner| (*id, runner.report())));
+        }
+        reports
+    }
+
+    /// Checks what must hold of all nodes now.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn look(&self) -> Result<(), Broken> {
+        let reports = self.reports();
+        self.inner.observer.borrow_mut().look(&reports)
+    }
+
+    /// Makes a call at a node, as its edge would. `None` comes back where the node goes down before it
+    /// answers.
+    #[must_use]
+    pub fn call(
+        &self,
+        (node, core): (NodeId, usize),
+        (shard, request): (ShardId, Request),
+        timeout: Duration,
+    ) -> AnswerReceiver<Result<Answered, Failure>> {
+        let (sender, receiver) = answer();
+        let Some((runner, env, group)) = self.port(node, core) else { return receiver };
+        self.inner.world.spawn(group, async move {
+            let deadline = env.now() + timeout;
+            sender.send(runner.call(shard, request, deadline).await);
+        });
+        receiver
+    }
+
+    /// Opens a stream of ordered calls at a node and submits these on it, one behind the other.
+    #[must_use]
+    pub fn pipeline(
+        &self,
+        (node, core): (NodeId, usize),
+        requests: Vec<(ShardId, Request)>,
+        timeout: Duration,
+    ) -> Vec<AnswerReceiver<Result<Answered, Failure>>> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = requests.iter().map(|_| answer()).unzip();
+        let Some((runner, env, group)) = self.port(node, core) else { return receivers };
+        let world = self.inner.world.clone();
+        self.inner.world.spawn(group, async move {
+            let pipeline = runner.pipeline();
+            let deadline = env.now() + timeout;
+            let answers: Vec<_> = requests
+                .into_iter()
+                .map(|(shard, request)| pipeline.submit(shard, request, deadline))
+                .collect();
+            for (answer, sender) in answers.into_iter().zip(senders) {
+                world.spawn(group, async move { sender.send(answer.await) });
+            }
+            env.sleep(timeout * 2).await;
+        });
+        receivers
+    }
+
+    fn port(&self, node: NodeId, core: usize) -> Option<(Runner<SimEnv>, SimEnv, crate::executor::Group)> {
+        let runners = self.node(node).runners.borrow();
+        let at = core % runners.len().max(1);
+        let runner = runners.get(at)?.clone();
+        let group = self.inner.world.group_of(node)?;
+        let core = CoreId(u32::try_from(at).expect("a node has few cores"));
+        Some((runner, self.node(node).machine.env(core), group))
+    }
+
+    fn node(&self, node: NodeId) -> &Node {
+        self.inner.nodes.get(&node).expect("a node of this cluster")
+    }
+
+    fn data_dir(&self, node: NodeId) -> PathBuf {
+        data_root().join(format!("dir-{}", self.node(node).lives.get()))
+    }
+
+    fn settings(&self, node: NodeId) -> Settings {
+        let config = &self.inner.config;
+        let election_ms = u64::try_from(config.election.as_millis()).expect("a short time");
+        Settings {
+            cluster: ClusterSettings {
+                peers: (1..=config.nodes).map(|id| format!("node-{id}:1")).collect(),
+                shards: config.shards,
+                election_timeout_ms: election_ms,
+                heartbeat_ms: election_ms / 10,
+                lease_reads: config.lease_reads,
+                ..ClusterSettings::default()
+            },
+            node: NodeSettings {
+                id: node.0,
+                data_dir: Some(self.data_dir(node)),
+                segment_bytes: 128 << 10,
+                batch_bytes_max: 32 << 10,
+                ..NodeSettings::default()
+            },
+        }
+    }
+
+    /// One life of a node, from its start to its end.
+    async fn live(self, node: NodeId, env: SimEnv) {
+        let settings = self.settings(node);
+        let cores = self.inner.config.cores;
+        let opened = node::open_identity(&env, &settings, cores).await;
+        let (store, identity) = match opened {
+            Ok(opened) => opened,
+            Err(exit) => return self.end(node, exit.code(), &exit),
+        };
+        let desk = Desk::new(store, Hello::of(&identity));
+        let (cluster, failing) = (self.clone(), desk.clone());
+        env.spawn(async move {
+            let error = failing.run().await;
+            cluster.end(node, 1, &error);
+        });
+        let mut runners = Vec::new();
+        for core in (0..cores).map(CoreId) {
+            let env = self.machine(node).env(core);
+            let planted = &self.inner.config.planted;
+            match node::open_core(&env, &settings, &identity, (core, cores), planted).await {
+                Ok((runner, _)) => runners.push(runner),
+                Err(exit) => return self.end(node, exit.code(), &exit),
+            }
+        }
+        self.node(node).runners.borrow_mut().clone_from(&runners);
+        for (core, runner) in (0..cores).map(CoreId).zip(runners.iter()) {
+            self.carry(Place { node, core }, runner, &desk, &env);
+        }
+        self.greet(node, &desk, &env);
+        desk.entitled().wait().await;
+        for runner in runners {
+            runner.entitle();
+        }
+    }
+
+    fn end(&self, node: NodeId, code: i32, said: &impl ToString) {
+        *self.node(node).ending.borrow_mut() = Ending::Exit { code, text: said.to_string() };
+        self.inner.world.note("exit", &[u64::from(node.0), u64::from(code.unsigned_abs())]);
+        self.crash(node, Crash::Process);
+    }
+
+    /// Runs a core, carries what it leaves, and delivers what arrives for it.
+    fn carry(&self, place: Place, runner: &Runner<SimEnv>, desk: &Desk<SimEnv>, env: &SimEnv) {
+        let (cluster, running) = (self.clone(), runner.clone());
+        env.spawn(async move {
+            if let Err(failure) = running.run().await {
+                cluster.end(place.node, 18, &failure);
+            }
+        });
+        let (cluster, leaving, outgoing) = (self.clone(), runner.clone(), runner.outgoing());
+        env.spawn(async move {
+            loop {
+                outgoing.wait().await;
+                cluster.dispatch(place, &leaving);
+            }
+        });
+        let (cluster, arriving, desk) = (self.clone(), runner.clone(), desk.clone());
+        let (inbox, spawner) = (self.inner.network.attach(place), env.clone());
+        env.spawn(async move {
+            loop {
+                let packet = inbox.receive().await;
+                cluster.receive((place, packet.from), packet.payload, &arriving, &desk, &spawner);
+            }
+        });
+    }
+
+    fn dispatch(&self, place: Place, runner: &Runner<SimEnv>) {
+        for to in runner.waiting_links() {
+            for parcel in runner.take_link(to) {
+                let mut bytes = Vec::new();
+                parcel.encode(&mut bytes);
+                let core = CoreId(place.core.0 % self.inner.config.cores);
+                self.inner.network.send(place, Place { node: to, core }, Packet::Parcel(bytes.into()));
+            }
+        }
+        for core in runner.waiting_mesh() {
+            let items = runner.take_mesh(core);
+            let to = self.node(place.node).runners.borrow().get(core.0 as usize).cloned();
+            if let Some(to) = to {
+                items.into_iter().for_each(|item| to.deliver_mesh(item));
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        (place, from): (Place, Place),
+        packet: Packet,
+        runner: &Runner<SimEnv>,
+        desk: &Desk<SimEnv>,
+        env: &SimEnv,
+    ) {
+        match packet {
+            Packet::Parcel(bytes) => {
+                let parcel = Parcel::decode(bytes).expect("the network changes no bytes");
+                runner.deliver(parcel);
+            }
+            Packet::Hello(hello) => {
+                let (verdict, network) = (desk.admit(hello), self.inner.network.clone());
+                env.spawn(async move {
+                    if let Some(verdict) = verdict.await {
+                        network.send(place, from, Packet::Verdict(verdict));
+                    }
+                });
+            }
+            Packet::Verdict(Verdict::Welcome(by)) => {
+                // Whether the hello is as it should be was checked by the desk itself.
+                let _ = desk.welcomed(by);
+            }
+            Packet::Verdict(Verdict::Rejected(rejection)) => {
+                if !desk.is_entitled() && !self.inner.config.planted.lets_wiped_nodes_vote() {
+                    self.end(place.node, 20, &rejection);
+                }
+            }
+        }
+    }
+
+    /// Says hello to every other node, again and again: links come and go.
+    fn greet(&self, node: NodeId, desk: &Desk<SimEnv>, env: &SimEnv) {
+        let (cluster, desk, env) = (self.clone(), desk.clone(), env.clone());
+        let place = Place { node, core: CoreId(0) };
+        let greeter = env.clone();
+        env.spawn(async move {
+            loop {
+                for to in cluster.nodes().into_iter().filter(|to| *to != node) {
+                    let hello = desk.hello(CoreId(0));
+                    assert_eq!(Hello::decode(&hello.encode()), hello, "{HELLO_BYTES} bytes hold a hello");
+                    cluster.inner.network.send(
+                        place,
+                        Place { node: to, core: CoreId(0) },
+                        Packet::Hello(hello),
+                    );
+                }
+                let pause = if desk.is_entitled() { 1000 } else { 100 };
+                greeter.sleep(Duration::from_millis(pause)).await;
+            }
+        });
+    }
+}
+
+fn data_root() -> PathBuf {
+    PathBuf::from("/data")
+}

@@ -1,0 +1,248 @@
+//! Everything that goes wrong, drawn from the seed.
+//!
+//! One thing at a time is drawn, again and again, and most of them end by themselves some time later.
+//! Whatever is drawn, a majority of nodes keeps what it has written: power cuts and crashes lose only what
+//! was never durable.
+
+use std::time::Duration;
+
+use distribkv::ids::NodeId;
+
+use crate::cluster::{Cluster, Ending};
+use crate::disk::{Crash, Fault, Kind, Stall};
+use crate::executor::WorldHandle;
+use crate::network::LinkState;
+use crate::random::Random;
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Kill,
+    PowerCut,
+    PowerCutAll,
+    Partition,
+    OneWay,
+    HoldLink,
+    Pause,
+    StallDisk,
+    FailWrite,
+    FailRead,
+    Jump,
+    Drift,
+    Wipe,
+    Rot,
+}
+
+const TROUBLES: [Trouble; 14] = [
+    Trouble::Kill,
+    Trouble::PowerCut,
+    Trouble::PowerCutAll,
+    Trouble::Partition,
+    Trouble::OneWay,
+    Trouble::HoldLink,
+    Trouble::Pause,
+    Trouble::StallDisk,
+    Trouble::FailWrite,
+    Trouble::FailRead,
+    Trouble::Jump,
+    Trouble::Drift,
+    Trouble::Wipe,
+    Trouble::Rot,
+];
+
+/// Makes trouble.
+pub struct Nemesis {
+    world: WorldHandle,
+    cluster: Cluster,
+    random: Random,
+    clocks_may_drift: bool,
+    /// The node whose disk was wiped or rotted: it counts as down from then on. One of three or more.
+    victim: Option<NodeId>,
+}
+
+impl Nemesis {
+    /// A nemesis of this cluster.
+    #[must_use]
+    pub fn new(world: &WorldHandle, cluster: &Cluster) -> Self {
+        Self {
+            world: world.clone(),
+            cluster: cluster.clone(),
+            random: world.random(0x6e65_6d65_7369_7300),
+            // A lease is only as good as the clocks' rates.
+            clocks_may_drift: !cluster.config().lease_reads,
+            victim: None,
+        }
+    }
+
+    /// How long to wait before the next trouble.
+    pub fn pause(&mut self) -> Duration {
+        Duration::from_millis(self.random.between(50, 1500))
+    }
+
+    /// Makes one trouble.
+    pub fn strike(&mut self) {
+        let trouble = TROUBLES[self.random.index(TROUBLES.len())];
+        self.world.note("trouble", &[trouble as u64]);
+        let node = self.any_node();
+        let lasting = Duration::from_millis(self.random.between(20, 3000));
+        match trouble {
+            Trouble::Kill => self.take_down(node, Crash::Process, lasting),
+            Trouble::PowerCut => self.take_down(node, Crash::Power, lasting),
+            Trouble::PowerCutAll => {
+                for node in self.cluster.nodes() {
+                    let lasting = Duration::from_millis(self.random.between(1, 500));
+                    self.take_down(node, Crash::Power, lasting);
+                }
+            }
+            Trouble::Partition => self.partition(lasting),
+            Trouble::OneWay => self.link_trouble(LinkState::Cut, lasting),
+            Trouble::HoldLink => self.link_trouble(LinkState::Held, lasting),
+            Trouble::Pause => self.pause_node(node, lasting),
+            Trouble::StallDisk => self.stall_disk(node, lasting),
+            Trouble::FailWrite => self.fail_disk(node, Kind::Write),
+            Trouble::FailRead => self.fail_disk(node, Kind::Read),
+            Trouble::Jump => {
+                if self.cluster.is_running(node) && self.clocks_may_drift {
+                    self.world.jump(node, lasting);
+                }
+            }
+            Trouble::Drift => {
+                let ppm = i32::try_from(self.random.below(20_000)).expect("below 20,000") - 10_000;
+                if self.cluster.is_running(node) && self.clocks_may_drift {
+                    self.world.set_drift(node, ppm);
+                }
+            }
+            Trouble::Wipe => self.wipe(node),
+            Trouble::Rot => self.rot(node),
+        }
+    }
+
+    /// Ends all trouble: every node runs, every link is open, every disk works.
+    pub fn heal(&mut self) {
+        self.cluster.heal_network();
+        for node in self.cluster.nodes() {
+            self.cluster.machine(node).disk().heal();
+            if self.cluster.is_running(node) {
+                self.world.resume(node);
+            }
+        }
+        self.restart_ended();
+    }
+
+    /// Starts the nodes that have ended, each as whoever watches it would; those that failed a write among
+    /// them.
+    pub fn restart_ended(&mut self) {
+        for node in self.cluster.nodes() {
+            if !self.cluster.is_running(node) {
+                if self.cluster.ending(node) != Ending::None {
+                    self.cluster.machine(node).disk().heal();
+                }
+                self.cluster.boot(node);
+            }
+        }
+    }
+
+    /// The node that counts as down for good.
+    #[must_use]
+    pub fn victim(&self) -> Option<NodeId> {
+        self.victim
+    }
+
+    /// Whether this node may be the one that loses what it had written. A cluster that has not begun to serve
+    /// needs all of its directories once.
+    fn may_fall(&self, node: NodeId) -> bool {
+        let reports = self.cluster.reports();
+        let has_begun =
+            reports.iter().all(|(_, core)| core.replicas.iter().all(|replica| replica.commit_index.0 > 0));
+        let cores = self.cluster.config().nodes * self.cluster.config().cores;
+        let all_are_up = reports.len() == cores as usize;
+        self.victim.is_none()
+            && self.cluster.config().nodes >= 3
+            && all_are_up
+            && has_begun
+            && self.cluster.is_up(node)
+    }
+
+    /// Takes a node down and gives it an empty directory: the others know it with another, so it never comes
+    /// back.
+    fn wipe(&mut self, node: NodeId) {
+        if self.may_fall(node) && self.random.index(4) == 0 {
+            self.victim = Some(node);
+            self.cluster.crash(node, Crash::Process);
+            self.cluster.replace_data_dir(node);
+            self.cluster.boot(node);
+        }
+    }
+
+    /// Takes a node down and turns over one bit of its log: it starts only where the bit is of no batch.
+    fn rot(&mut self, node: NodeId) {
+        if self.may_fall(node) && self.random.index(4) == 0 {
+            self.victim = Some(node);
+            self.cluster.crash(node, Crash::Process);
+            let draws = (self.random.draw(), self.random.draw(), self.random.draw());
+            self.cluster.rot(node, draws);
+            self.cluster.boot(node);
+        }
+    }
+
+    fn any_node(&mut self) -> NodeId {
+        let nodes = self.cluster.nodes();
+        nodes[self.random.index(nodes.len())]
+    }
+
+    fn take_down(&mut self, node: NodeId, crash: Crash, lasting: Duration) {
+        if !self.cluster.is_running(node) && crash == Crash::Process {
+            return;
+        }
+        self.cluster.crash(node, crash);
+        let cluster = self.cluster.clone();
+        self.world.after(lasting, move || {
+            if !cluster.is_running(node) {
+                cluster.boot(node);
+            }
+        });
+    }
+
+    fn partition(&mut self, lasting: Duration) {
+        let mut nodes = self.cluster.nodes();
+        self.random.shuffle(&mut nodes);
+        let at = self.random.index(nodes.len());
+        self.cluster.partition(&nodes[..at], &nodes[at..]);
+        self.heal_network_after(lasting);
+    }
+
+    fn link_trouble(&mut self, state: LinkState, lasting: Duration) {
+        let (from, to) = (self.any_node(), self.any_node());
+        if from != to {
+            self.cluster.set_link(from, to, state);
+        }
+        self.heal_network_after(lasting);
+    }
+
+    fn heal_network_after(&self, lasting: Duration) {
+        let cluster = self.cluster.clone();
+        self.world.after(lasting, move || cluster.heal_network());
+    }
+
+    fn pause_node(&self, node: NodeId, lasting: Duration) {
+        let Some(group) = self.world.group_of(node) else { return };
+        self.world.pause(node);
+        let world = self.world.clone();
+        self.world.after(lasting, move || {
+            if world.is_alive(group) {
+                world.resume(node);
+            }
+        });
+    }
+
+    fn stall_disk(&self, node: NodeId, lasting: Duration) {
+        let disk = self.cluster.machine(node).disk().clone();
+        disk.stall(Stall::Writes);
+        self.world.after(lasting, move || disk.stall(Stall::Nothing));
+    }
+
+    fn fail_disk(&mut self, node: NodeId, kind: Kind) {
+        let after = self.random.below(20);
+        self.cluster.machine(node).disk().fail(Fault::Once { kind, after });
+    }
+}
