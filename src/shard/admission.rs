@@ -377,9 +377,9 @@ impl fmt::Display for Rejection {
             Self::Directory { noted, theirs } => write!(
                 f,
                 "the peer knows this node with data directory {:016x}, it came with {:016x}: the \
-                 directory was replaced or wiped, and with it what this node has voted and acknowledged. Put \
-                 the old directory back. Only on a cluster that never held data: stop all nodes and delete all \
-                 data directories",
+                 directory was replaced or wiped, and with it what this node has voted and \
+                 acknowledged. Put the old directory back. Only on a cluster that never held data: \
+                 stop all nodes and delete all data directories",
                 noted.0, theirs.0
             ),
         }

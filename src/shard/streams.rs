@@ -81,8 +81,8 @@ impl Streams {
             stream.begin(order.epoch);
         }
         if stream.is_closed || order.position != stream.next_position || stream.waiting.len() >= WAITING_MAX {
+            // What was taken in before it goes on: it stands before the gap.
             stream.is_closed = true;
-            refused.extend(stream.waiting.drain(..));
             refused.push(call);
             return refused;
         }

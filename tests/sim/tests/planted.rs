@@ -1,7 +1,7 @@
 //! Every classic mistake that the simulator is to find, it finds: recorded seeds.
 //!
-//! A seed finds its mistake as long as the run goes the same way; whatever changes the runs may move it. So the search
-//! begins at the recorded seed and goes on for some more, and says where it found the mistake.
+//! A seed finds its mistake as long as the run goes the same way; whatever changes the runs may move it. So
+//! the search begins at the recorded seed and goes on for some more, and says where it found the mistake.
 #![cfg(debug_assertions)]
 
 use sim::run::{Failure, Options, run};

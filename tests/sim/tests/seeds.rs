@@ -3,7 +3,7 @@
 use sim::run::{Options, run};
 
 /// Seeds of the fixed range, run by two tests so that two cores share them.
-const SEEDS: u64 = 700;
+const SEEDS: u64 = 1400;
 
 /// Seeds that once found a fault, of the product or of the simulator itself.
 const ONCE_FAILED: [u64; 9] = [113, 168, 226, 444, 809, 5036, 5042, 5457, 5575];

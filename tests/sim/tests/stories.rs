@@ -1,4 +1,5 @@
-//! Stories that chance tells too rarely: each with the product as it is, and with the mistake that it is about.
+//! Stories that chance tells too rarely: each with the product as it is, and with the mistake that it is
+//! about.
 #![cfg(debug_assertions)]
 
 use std::time::Duration;
@@ -15,6 +16,8 @@ use sim::run::Options;
 
 const SHARD: ShardId = ShardId(0);
 const LONG: Duration = Duration::from_secs(20);
+/// So short that the caller has given up long before a held packet arrives.
+const GIVEN_UP: Duration = Duration::from_millis(200);
 
 struct Story {
     world: World,
@@ -105,8 +108,8 @@ fn append(value: &'static str) -> Request {
     Request::Command(Command::Write { id: None, write })
 }
 
-/// A follower acknowledges an entry that the third node has not seen, loses its disk, and comes back with an empty one.
-/// If it voted, the other two would lead on without the entry.
+/// A follower acknowledges an entry that the third node has not seen, loses its disk, and comes back with an
+/// empty one. If it voted, the other two would lead on without the entry.
 fn a_wiped_node_comes_back(planted: Option<&str>) -> Option<Bytes> {
     let story = Story::begin(planted);
     let leader = story.leader().expect("the story begins with a leader");
@@ -137,13 +140,14 @@ fn a_wiped_node_does_not_vote() {
     );
 }
 
-/// A forwarded change is held back on its way while leadership goes away from its receiver and comes back to it.
+/// A forwarded change is held back on its way while leadership goes away from its receiver and comes back to
+/// it.
 fn a_late_call_arrives(planted: Option<&str>) -> Option<Bytes> {
     let story = Story::begin(planted);
     let leader = story.leader().expect("the story begins with a leader");
     let [origin, other] = story.others(leader);
     story.cluster.set_link(origin, leader, LinkState::Held);
-    let _outcome = story.cluster.call((origin, 0), (SHARD, append("late")), LONG);
+    let _outcome = story.cluster.call((origin, 0), (SHARD, append("late")), GIVEN_UP);
     story.pass(Duration::from_millis(20));
     for to in [other, leader] {
         let transfer = || story.call(other, Request::Transfer { to: Some(to) }, Duration::from_secs(2));
