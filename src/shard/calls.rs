@@ -404,3 +404,7 @@ impl Pending {
         now + early >= self.deadline
     }
 }
+
+#[cfg(all(test, debug_assertions))]
+#[path = "calls_tests.rs"]
+mod tests;
