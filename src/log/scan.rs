@@ -65,6 +65,12 @@ impl<E: Env> SegmentScan<E> {
         &self.path
     }
 
+    /// Lets the file go.
+    pub async fn close(self) -> Result<(), LogFailure> {
+        let path = self.path;
+        self.file.close().await.map_err(|source| LogFailure::new(Doing::Read, &path, source))
+    }
+
     /// Makes what was read durable.
     pub async fn sync(&self) -> Result<(), LogFailure> {
         self.file.sync().await.map_err(|source| LogFailure::new(Doing::Sync, &self.path, source))

@@ -88,13 +88,13 @@ pub(super) async fn walk<'a, E: Env>(
         let place = manifest.place(meta);
         let mut scan = SegmentScan::open(env, &path, place, meta).await?;
         walk.segment(&mut scan, meta, place).await?;
+        let is_durable = meta.end.is_some();
         #[cfg(debug_assertions)]
-        if config.has(PlantedBug::RecoveryActsOnUnsynced) {
-            continue;
-        }
-        if meta.end.is_none() {
+        let is_durable = is_durable || config.has(PlantedBug::RecoveryActsOnUnsynced);
+        if !is_durable {
             scan.sync().await?;
         }
+        scan.close().await?;
     }
     #[cfg(debug_assertions)]
     if let Some(cut) = walk.cut().filter(|_| config.has(PlantedBug::TornTailMisread)) {
