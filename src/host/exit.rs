@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::env::executor::ExecutorError;
-use crate::log::{LogFailure, OpenError};
+use crate::log::{LogFailure, OpenError, ReadError};
+use crate::shard::RunEnd;
 use crate::shard::admission::Rejection;
 
 /// Why the process ends.
@@ -45,6 +46,13 @@ pub enum Exit {
     },
     /// A batch could not be made durable: the page cache no longer tells the truth. Code 18.
     LogWrite(LogFailure),
+    /// Entries that a log holds cannot be read. Codes 17 (damage), 1 (the disk failed to read).
+    LogRead {
+        /// The shard.
+        shard: crate::ids::ShardId,
+        /// Why.
+        source: ReadError,
+    },
     /// What a part of the node said when it ended, with its code.
     Said {
         /// The code.
@@ -62,6 +70,15 @@ pub enum Exit {
     },
 }
 
+impl From<RunEnd> for Exit {
+    fn from(end: RunEnd) -> Self {
+        match end {
+            RunEnd::LogWrite(failure) => Self::LogWrite(failure),
+            RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
+        }
+    }
+}
+
 impl Exit {
     /// The process' exit code.
     #[must_use]
@@ -77,6 +94,8 @@ impl Exit {
             Self::Open { source, .. } => open_code(source),
             Self::Unreadable { .. } => 17,
             Self::LogWrite(_) => 18,
+            Self::LogRead { source: ReadError::Failed(_), .. } => 1,
+            Self::LogRead { .. } => 17,
             Self::Said { code, .. } => *code,
             Self::Refused { rejection: Rejection::Format { .. }, .. } => 16,
             Self::Refused { rejection: Rejection::Directory { .. }, .. } => 20,
@@ -114,6 +133,11 @@ impl fmt::Display for Exit {
             Self::Executor(error) => write!(f, "{error}"),
             Self::Open { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
             Self::Unreadable { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
+            Self::LogRead { shard, source } => write!(
+                f,
+                "entries of shard {shard} cannot be read from its log: {source}. Nothing was cut or removed; the other \
+                 nodes serve"
+            ),
             Self::LogWrite(failure) => write!(
                 f,
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \

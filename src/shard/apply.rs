@@ -56,9 +56,8 @@ impl<E: Env> Replica<E> {
         let entries = match result {
             Ok(entries) => entries,
             Err(error) => {
-                let shard = self.shard;
-                tracing::error!(%shard, ?purpose, %error, "entries cannot be read from the log");
-                Vec::new()
+                self.unreadable = Some(error);
+                return;
             }
         };
         match purpose {
@@ -81,13 +80,15 @@ impl<E: Env> Replica<E> {
     }
 
     fn fetch_for_apply(&mut self, first: Index, turn: &mut Turn<'_>) {
-        if !self.is_fetching {
+        let last = self.committed.min(self.raft.persisted_index());
+        assert!(first <= last, "shard {}: entry {first} is neither in memory nor on disk", self.shard);
+        if !self.is_fetching && self.unreadable.is_none() {
             self.is_fetching = true;
             turn.out.reads.push(LogRead {
                 shard: self.shard,
                 purpose: ReadPurpose::Apply,
                 first,
-                last: self.committed,
+                last,
                 bytes_max: turn.config.limits.fetch_bytes_max,
             });
         }

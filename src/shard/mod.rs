@@ -51,5 +51,5 @@ pub use config::{Config, Limits, PlantedBug, Times};
 pub use directory::{Directory, Known, News};
 pub use event::MeshItem;
 pub use pipeline::Pipeline;
-pub use runner::{ReplicaStart, Runner, Unreadable};
+pub use runner::{ReplicaStart, RunEnd, Runner, Unreadable};
 pub use status::{CoreStatus, LaneReport, ReplicaReport, Role};

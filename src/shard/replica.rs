@@ -67,6 +67,8 @@ pub(crate) struct Replica<E: Env> {
     /// Entries read from the log, to be applied next; the first is the one after the applied index.
     pub(crate) fetched: VecDeque<raft::Entry>,
     pub(crate) is_fetching: bool,
+    /// Entries that its log holds could not be read: the process ends.
+    pub(crate) unreadable: Option<log::ReadError>,
     pub(crate) waiters: BTreeMap<Index, Waiter>,
     pub(crate) reads: BTreeMap<u64, ReadWaiter>,
     /// Reads whose index is known and not yet applied.
@@ -145,6 +147,7 @@ impl<E: Env> Replica<E> {
             committed: Index(0),
             fetched: VecDeque::new(),
             is_fetching: false,
+            unreadable: None,
             waiters: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_ready: BTreeMap::new(),

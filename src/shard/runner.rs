@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId, NodeId, ShardId};
-use crate::log::{Lane, LogFailure};
+use crate::log::{Lane, LogFailure, ReadError};
 use crate::raft;
 use crate::route::call::{Failure, FailureKind, Request};
 use crate::route::outbox::Outbox;
@@ -79,6 +79,29 @@ pub struct ReplicaStart {
     pub recovered: raft::Recovered,
 }
 
+/// Why a runner ended other than by being asked to. The process says it and ends.
+#[derive(Clone, Debug)]
+pub enum RunEnd {
+    /// A log write failed: what the disk holds is no longer known.
+    LogWrite(LogFailure),
+    /// Entries that the log holds cannot be read.
+    LogRead {
+        /// The shard that they are of.
+        shard: ShardId,
+        /// Why.
+        source: ReadError,
+    },
+}
+
+impl std::fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LogWrite(failure) => failure.fmt(f),
+            Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
+        }
+    }
+}
+
 /// What a shard's log holds makes no sense: it was damaged in a way that no checksum shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Unreadable {
@@ -138,8 +161,8 @@ impl<E: Env> Runner<E> {
     }
 
     /// The loop, with the writers of its lanes and its clock beside it. Returns when [`Self::stop`] was
-    /// called and the lanes are sealed, or with the first failure of a log write.
-    pub async fn run(self) -> Result<(), LogFailure> {
+    /// called and the lanes are sealed, or with the first failure of the log.
+    pub async fn run(self) -> Result<(), RunEnd> {
         let lanes: Vec<Lane<E>> = self.inner.borrow().lanes.values().cloned().collect();
         let running = Rc::new(Cell::new(lanes.len()));
         for lane in &lanes {
@@ -162,12 +185,22 @@ impl<E: Env> Runner<E> {
             self.turn();
             if let Some(failure) = lanes.iter().find_map(Lane::failed) {
                 self.inner.borrow_mut().has_stopped = true;
-                return Err(failure);
+                return Err(RunEnd::LogWrite(failure));
+            }
+            if let Some((shard, source)) = self.unreadable() {
+                self.inner.borrow_mut().has_stopped = true;
+                return Err(RunEnd::LogRead { shard, source });
             }
             if self.inner.borrow().has_stopped && running.get() == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// A replica whose entries could not be read from the log.
+    fn unreadable(&self) -> Option<(ShardId, ReadError)> {
+        let inner = self.inner.borrow();
+        inner.replicas.values().find_map(|replica| Some((replica.shard, replica.unreadable.clone()?)))
     }
 
     /// Something arrived for a replica or caller of this core.

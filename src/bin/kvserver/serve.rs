@@ -253,7 +253,7 @@ impl Core {
             runner.refuse_calls();
             mesh.drained();
         });
-        self.runner.run().await.map_err(Exit::LogWrite)
+        self.runner.run().await.map_err(Exit::from)
     }
 
     fn start_edge(&self) -> Edge<GlommioEnv, NodeStore<GlommioEnv>> {

@@ -238,7 +238,7 @@ impl Disk {
         let flights = self.take_flights(|flight| flight.group == group);
         let mut state = self.inner.state.borrow_mut();
         let tear_sectors = state.config.tear_sectors;
-        for (number, mut flight) in flights {
+        for mut flight in flights.into_values() {
             let Action::Write { inode, pos, data, .. } = flight.action.clone() else {
                 if flight.error.is_none() && flight.action.is_change() && choices.choose(2) == 1 {
                     // Whether it would have worked is nobody's business any more.
@@ -257,6 +257,9 @@ impl Disk {
                 // It was never acknowledged, so nothing says that it went further than a cache.
                 flight.action = Action::Write { inode, pos, data, through: Through::Cache };
                 let late = Duration::from_micros(choices.up_to(state.config.late_us_max));
+                // Under a number of its own: the timer of its first life still fires, and finds nothing.
+                state.operations += 1;
+                let number = state.operations;
                 state.flights.insert(number, flight);
                 self.complete_after(late, number);
             }

@@ -1,6 +1,9 @@
 //! A lane's log under crashes: at every await of small runs with every choice of what a crash leaves, and at
 //! random ones of long runs; and the same runs with planted bugs, each of which they must find.
 
+// Planted bugs exist only where assertions do.
+#![cfg(debug_assertions)]
+
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;

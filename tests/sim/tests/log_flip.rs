@@ -1,6 +1,9 @@
 //! Bit rot in a lane's log and in an identity: every single flipped bit of what is sealed is found, or
 //! changes nothing.
 
+// Planted bugs exist only where assertions do.
+#![cfg(debug_assertions)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
