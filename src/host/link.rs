@@ -37,6 +37,9 @@ use crate::shard::admission::{HELLO_BYTES, Hello, Rejection, VERDICT_BYTES, Verd
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// What a link keeps of the memory that a large frame took.
+const OUT_BYTES_KEPT: usize = 1 << 20;
+
 /// Why a link ended.
 #[derive(Debug)]
 pub enum LinkEnd {
@@ -167,17 +170,18 @@ async fn carry<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
         let mut out = Vec::new();
         loop {
             let mut parcels = links.runner.take_link(to).into_iter().peekable();
-            let is_idle = parcels.peek().is_none();
-            if is_idle {
-                frame::encode(&mut std::iter::empty(), &mut out);
-            }
-            while parcels.peek().is_some() {
+            loop {
+                // Frame by frame, so that a long backlog on a slow link is progress and not one stuck write.
                 frame::encode(&mut parcels, &mut out);
+                if let Err(error) = within(links, "a write", write_frames(&mut writer, &out)).await {
+                    return error;
+                }
+                out.clear();
+                out.shrink_to(OUT_BYTES_KEPT);
+                if parcels.peek().is_none() {
+                    break;
+                }
             }
-            if let Err(error) = within(links, "a write", write_frames(&mut writer, &out)).await {
-                return error;
-            }
-            out.clear();
             or(waiting.wait(), links.env.sleep(links.election)).await;
         }
     };
@@ -218,37 +222,56 @@ pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
         return Err(LinkEnd::Rejected(rejection));
     }
     let superseded = begin(&hello);
-    or(receive(links, &mut stream), async {
+    let ended = or(receive(links, hello.node, &mut stream), async {
         superseded.wait().await;
         Ok(())
     })
-    .await
+    .await;
+    // Answers of that node were on this link: what was asked of it and not answered is lost.
+    links.runner.link_down(hello.node);
+    ended
 }
 
 /// Delivers parcels until the stream ends.
-async fn receive<E: Env>(links: &Links<E>, stream: &mut (impl AsyncRead + Unpin)) -> Result<(), LinkEnd> {
+async fn receive<E: Env>(
+    links: &Links<E>,
+    from: NodeId,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<(), LinkEnd> {
     let mut buffer = BytesMut::with_capacity(64 << 10);
     loop {
         let read = within(links, "a frame", stream.read_buf(&mut buffer)).await?;
         if read == 0 {
             return Ok(());
         }
-        deliver_frames(links, &mut buffer)?;
+        deliver_frames(links, from, &mut buffer)?;
         if buffer.capacity() - buffer.len() < 16 << 10 {
             buffer.reserve(64 << 10);
         }
     }
 }
 
-fn deliver_frames<E: Env>(links: &Links<E>, buffer: &mut BytesMut) -> io::Result<()> {
+fn deliver_frames<E: Env>(links: &Links<E>, from: NodeId, buffer: &mut BytesMut) -> io::Result<()> {
     let mut parcels = VecDeque::new();
     while let Some(frame) = frame::decode(buffer).map_err(|error| invalid(&error.to_string()))? {
         parcels.extend(frame);
+    }
+    if !parcels.iter().all(|parcel| is_of(parcel, from)) {
+        return Err(invalid("a parcel in another node's name"));
     }
     for parcel in parcels {
         links.runner.deliver(parcel);
     }
     Ok(())
+}
+
+/// Whether a parcel speaks for the node that the link is of.
+fn is_of(parcel: &Parcel, from: NodeId) -> bool {
+    match parcel {
+        Parcel::Raft { message, .. } => message.from == from,
+        Parcel::Call(call) => call.id.node == from,
+        Parcel::Reply(_) => true,
+    }
 }
 
 /// Nothing on a link may take longer than three election timeouts.

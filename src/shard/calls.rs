@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! - Each sending has a number of its own, so that a late answer to an earlier one is not taken for the later
-//!   one's.
+//!   one's; an answer to an earlier life of the process is nobody's.
 //! - A change is sent again only after "not proposed" or with a request id (the state machine then applies it
 //!   once).
 //! - After a sending that ended without an answer, a change ends in its stored answer, or its outcome is
@@ -49,6 +49,11 @@ pub(crate) struct Pending {
     to: NodeId,
     term: Term,
     sent_at: Instant,
+    /// How often it was sent because no answer came.
+    resends: u32,
+    /// Who refused it last, and in which term: nobody is asked again at once who has just refused.
+    refused_by: Option<(NodeId, Term)>,
+    rests_until: Instant,
 }
 
 /// The calls of one core.
@@ -121,6 +126,9 @@ impl Calls {
             to: self.config.node(),
             term: Term(0),
             sent_at: moment.now,
+            resends: 0,
+            refused_by: None,
+            rests_until: moment.now,
         };
         match pending.member {
             Some(member) => {
@@ -134,6 +142,9 @@ impl Calls {
 
     /// An answer arrived.
     pub(crate) fn reply(&mut self, reply: Reply, moment: &Moment<'_>, out: &mut Vec<Sending>) {
+        if !self.is_ours(&reply.id) {
+            return;
+        }
         let Some(mut pending) = self.sent.remove(&reply.id.number) else { return };
         let is_unknown =
             matches!(&reply.outcome, Err(failure) if failure.kind == FailureKind::OutcomeUnknown);
@@ -147,7 +158,12 @@ impl Calls {
                     self.orders.refused(member, Some(pending));
                     self.pump(member, moment, out);
                 }
-                None => self.parked.entry(pending.shard).or_default().push_back(pending),
+                None => {
+                    pending.refused_by = Some((pending.to, pending.term));
+                    pending.rests_until =
+                        moment.now + self.config.times.tick * self.config.times.heartbeat_ticks;
+                    self.send_or_park(pending, moment, out);
+                }
             }
         } else {
             if let Some(member) = pending.member.take() {
@@ -222,8 +238,15 @@ impl Calls {
         }
     }
 
+    /// Whether this life of this core made the call: numbers begin anew with each life.
+    fn is_ours(&self, id: &CallId) -> bool {
+        let (node, core) = (self.config.node(), self.config.core());
+        id.node == node && id.core == core && id.incarnation == self.config.incarnation
+    }
+
     fn send_or_park(&mut self, pending: Pending, moment: &Moment<'_>, out: &mut Vec<Sending>) {
-        match self.target(&pending, moment) {
+        let target = self.target(&pending, moment);
+        match target.filter(|(to, term)| pending.may_go_to((*to, term.unwrap_or_default()), moment.now)) {
             Some((to, term)) => self.send(pending, (to, term), None, moment, out),
             None => self.parked.entry(pending.shard).or_default().push_back(pending),
         }
@@ -294,6 +317,7 @@ impl Calls {
     /// A sending ended without an answer.
     fn lost(&mut self, mut pending: Pending, moment: &Moment<'_>, out: &mut Vec<Sending>) {
         pending.was_lost = true;
+        pending.resends += 1;
         let again = pending.may_be_sent_again(&self.config);
         let member = pending.member;
         match (again, member) {
@@ -392,8 +416,15 @@ impl Pending {
         }
     }
 
+    /// Whether it may be sent there: not to whom it was just refused by.
+    fn may_go_to(&self, target: (NodeId, Term), now: Instant) -> bool {
+        self.refused_by != Some(target) || now >= self.rests_until
+    }
+
     fn wants_attention(&self, now: Instant, resend_after: Duration) -> bool {
-        self.deadline <= now || now.since(self.sent_at) >= resend_after
+        // Each wait is twice as long as the one before: what is slow is not made slower.
+        let patience = resend_after * (1 << self.resends.min(6));
+        self.deadline <= now || now.since(self.sent_at) >= patience
     }
 
     /// Whether it is time to say that no leader was found: a tenth of the wait before the deadline, so that

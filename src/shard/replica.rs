@@ -80,6 +80,8 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) streams: Streams,
     pub(crate) sessions: SessionClock,
     pub(crate) spread: Spread,
+    /// What was known to be committed when this replica started.
+    pub(crate) committed_at_start: Index,
     /// The last entry of the log when this replica started.
     #[cfg(debug_assertions)]
     pub(crate) recovered_last: Index,
@@ -128,6 +130,7 @@ impl<E: Env> Replica<E> {
         lane: Lane<E>,
         (now, random): (Instant, u64),
     ) -> Result<Self, raft::RecoverError> {
+        let committed_at_start = recovered.hard_state.commit;
         #[cfg(debug_assertions)]
         let recovered_last = recovered.last_index;
         let raft = Raft::new(raft_config(config), recovered, low_word(random))?;
@@ -157,6 +160,7 @@ impl<E: Env> Replica<E> {
             streams: Streams::new(config.limits.streams_max),
             sessions: SessionClock::default(),
             spread: Spread::new(now),
+            committed_at_start,
             #[cfg(debug_assertions)]
             recovered_last,
             known: Known::default(),
@@ -171,6 +175,7 @@ impl<E: Env> Replica<E> {
 
     /// One tick of raft's clock.
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.tell_willingness();
         self.raft.tick(low_word(turn.random));
         self.expire_transfers(turn);
         if self.raft.role() == raft::Role::Leader {
@@ -265,6 +270,9 @@ impl<E: Env> Replica<E> {
         if led_term != self.led_term {
             if self.led_term.is_some() {
                 self.deposed(turn);
+            }
+            // The very first leader of a shard may be wherever chance put it.
+            if self.raft.last_index() > Index(1) {
                 self.spread.moved(turn.now);
             }
             self.sessions.restart();

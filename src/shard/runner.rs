@@ -648,9 +648,15 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// A call of this node found no room on its way: its core is told.
     fn refuse_overload(&mut self, call: &Call) {
         let outcome = Err(Failure::of(FailureKind::Overloaded));
-        self.inbox.push_back(Event::Parcel(Parcel::Reply(Reply { id: call.id, outcome })));
+        let reply = Parcel::Reply(Reply { id: call.id, outcome });
+        if call.id.core == self.config.core() {
+            self.inbox.push_back(Event::Parcel(reply));
+        } else if call.id.core.0 < self.config.layout.cores {
+            self.push_mesh(call.id.core, MeshItem::Parcel(reply));
+        }
     }
 
     /// A parcel arrived by link or mesh: for this core, or to be passed on to another core of this node.
@@ -663,9 +669,7 @@ impl<E: Env> Inner<E> {
             return self.inbox.push_back(Event::Parcel(parcel));
         }
         if let Parcel::Call(call) = parcel {
-            let outcome = Err(Failure::of(FailureKind::Overloaded));
-            // A reply always has room.
-            let _ = self.links.push(call.id.node, Parcel::Reply(Reply { id: call.id, outcome }));
+            self.answer_overload(&call);
         }
     }
 

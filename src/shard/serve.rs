@@ -188,8 +188,12 @@ impl<E: Env> Replica<E> {
 
     /// Forgets the waiters whose callers have given up.
     pub(crate) fn forget_late_waiters(&mut self, turn: &Turn<'_>) {
-        if self.raft.role() != Role::Leader {
-            self.waiters.retain(|_, waiter| waiter.caller.deadline > turn.now);
+        if self.raft.role() == Role::Leader {
+            return;
+        }
+        let late = self.waiters.extract_if(.., |_, waiter| waiter.caller.deadline <= turn.now);
+        for (key, order) in late.filter_map(|(_, waiter)| waiter.caller.stream).collect::<Vec<_>>() {
+            self.streams.ended(key, order, true);
         }
     }
 

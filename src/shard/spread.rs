@@ -28,7 +28,7 @@ impl Spread {
         Self { looked_at: now, moved_at: None, is_draining: false }
     }
 
-    /// This replica has just lost leadership.
+    /// Leadership has just moved, or was about to.
     pub(crate) fn moved(&mut self, now: Instant) {
         self.moved_at = Some(now);
     }
@@ -59,6 +59,10 @@ impl<E: Env> Replica<E> {
             let is_close = last.0 - peer.matched.0.min(last.0) <= BEHIND_MAX;
             peer.id == preferred && peer.is_active && peer.willing == Willingness::Willing && is_close
         });
+        // One that comes to nothing counts too: proposals wait while it is under way.
+        if is_ready {
+            self.spread.moved(turn.now);
+        }
         if is_ready && self.raft.transfer(Some(preferred)).is_ok() {
             tracing::debug!(shard = %self.shard, to = %preferred, "leadership goes to its preferred node");
         }
@@ -67,7 +71,15 @@ impl<E: Env> Replica<E> {
     /// The node goes away: from now on this replica hands leadership over and takes none.
     pub(crate) fn drain(&mut self) {
         self.spread.is_draining = true;
-        self.raft.set_willing(Willingness::Draining);
+        self.tell_willingness();
+    }
+
+    /// Says whether this replica would lead. It would not while the node goes away, while its disk hangs, and before
+    /// it has applied what it knew to be committed when it started: nobody would be answered before that.
+    pub(crate) fn tell_willingness(&mut self) {
+        let is_behind = self.state.applied() < self.committed_at_start;
+        let is_willing = !self.spread.is_draining && !self.raft.disk_stalled() && !is_behind;
+        self.raft.set_willing(if is_willing { Willingness::Willing } else { Willingness::Draining });
     }
 
     /// Whether the node may go as far as this replica is concerned: it does not lead, or nobody would take

@@ -21,7 +21,7 @@ use crate::route::call::Request;
 use crate::route::parcel::{Call, CallId, Order};
 
 /// A stream that nothing was heard of for so long is forgotten; a later call of it starts a new epoch.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Calls of one stream that wait their turn.
 const WAITING_MAX: usize = 1024;
@@ -67,7 +67,7 @@ impl Streams {
     /// Takes a call in, or gives back what is to be refused.
     pub(crate) fn accept(&mut self, key: StreamKey, order: Order, call: Call, now: Instant) -> Vec<Call> {
         let is_new = !self.streams.contains_key(&key);
-        if is_new && (order.position != 0 || self.streams.len() >= self.streams_max) {
+        if is_new && (order.position != 0 || !self.makes_room()) {
             return vec![call];
         }
         let stream = self.streams.entry(key).or_insert_with(|| Stream::new(order.epoch, now));
@@ -90,6 +90,17 @@ impl Streams {
         stream.waiting.push_back(call);
         self.runnable.push_back(key);
         refused
+    }
+
+    /// Whether one more stream fits. Of those that nothing is under way of, the one last heard of longest ago makes
+    /// room: a later call of it begins a new epoch.
+    fn makes_room(&mut self) -> bool {
+        if self.streams.len() < self.streams_max {
+            return true;
+        }
+        let idle = self.streams.iter().filter(|(_, stream)| !stream.is_busy());
+        let oldest = idle.min_by_key(|(_, stream)| stream.heard_at).map(|(key, _)| *key);
+        oldest.is_some_and(|key| self.streams.remove(&key).is_some())
     }
 
     /// The next call whose turn it is.

@@ -114,7 +114,7 @@ fn watch(args: &LocalArgs, peers: &[String], events: &mpsc::Receiver<Event>, chi
     let mut code = 0;
     for event in events {
         match event {
-            Event::Line(node, line) => println!("[node {node}] {line}"),
+            Event::Line(node, line) => say(&format!("[node {node}] {line}")),
             Event::Ready(node) => {
                 ready.insert(node);
                 if ready.len() == usize::from(args.nodes) {
@@ -134,12 +134,10 @@ fn watch(args: &LocalArgs, peers: &[String], events: &mpsc::Receiver<Event>, chi
                 }
             }
             Event::Signal => {
-                println!("stopping {running} nodes");
+                say(&format!("stopping {running} nodes"));
                 return if stop(children) { 0 } else { 1 };
             }
         }
-        // A closed terminal is no reason to stop serving.
-        let _ = io::stdout().flush();
     }
     code
 }
@@ -148,16 +146,24 @@ fn describe(status: &ExitStatus) -> String {
     status.to_string()
 }
 
+/// Prints a line. A closed terminal is no reason to stop serving.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 fn say_what_next(peers: &[String]) {
     let endpoints = peers.join(",");
-    println!();
-    println!("{} nodes serve on {endpoints}. In another terminal:", peers.len());
-    println!("  cargo run --release --bin kvctl -- put greeting hello");
-    println!("  cargo run --release --bin kvctl -- get greeting");
-    println!("  cargo run --release --bin kvctl -- status");
-    println!("  cargo run --release -p loadgen -- --endpoints {endpoints} --workload put --duration 10s");
-    println!("Ctrl-C stops them.");
-    println!();
+    say("");
+    say(&format!("{} nodes serve on {endpoints}. In another terminal:", peers.len()));
+    say("  cargo run --release --bin kvctl -- put greeting hello");
+    say("  cargo run --release --bin kvctl -- get greeting");
+    say("  cargo run --release --bin kvctl -- status");
+    say(&format!(
+        "  cargo run --release -p loadgen -- --endpoints {endpoints} --workload put --duration 10s"
+    ));
+    say("Ctrl-C stops them.");
+    say("");
 }
 
 /// Asks every node to end and waits; kills what does not. Whether all ended by themselves.

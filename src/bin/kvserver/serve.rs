@@ -10,7 +10,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{TcpListener, ToSocketAddrs as _};
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use distribkv::edge::io::TcpIo;
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services};
 use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
-use distribkv::env::os::{process, signal};
+use distribkv::env::os::{net as os_net, process, signal};
 use distribkv::env::signal::Signal;
 use distribkv::env::{Env, Instant};
 use distribkv::host::exit::Exit;
@@ -287,8 +289,10 @@ impl Core {
             }
             let (links, waiting) = (self.links(), self.mesh.link_signal(to));
             let (mesh, ended, peer) = (self.mesh.clone(), self.shared.ended.clone(), address.clone());
-            let on_verdict = move |verdict| take_verdict(&mesh, &ended, &peer, verdict);
-            let connect = async move || connect(&address).await;
+            let was_entitled = self.identity.entitled;
+            let on_verdict = move |verdict| take_verdict(&mesh, was_entitled, (&ended, &peer), verdict);
+            let patience = links.election * 3;
+            let connect = async move || connect(&address, patience).await;
             self.env.spawn(link::keep_outgoing(links, (to, hello), waiting, connect, on_verdict));
         }
     }
@@ -357,7 +361,7 @@ impl Incoming {
     }
 }
 
-async fn connect(address: &str) -> std::io::Result<TcpIo> {
+async fn connect(address: &str, patience: Duration) -> std::io::Result<TcpIo> {
     let name = address.to_owned();
     let resolved = glommio::executor().spawn_blocking(move || name.to_socket_addrs()).await?;
     let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{address} has no address"));
@@ -365,6 +369,8 @@ async fn connect(address: &str) -> std::io::Result<TcpIo> {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(std::io::Error::from)?;
+                // A peer that has vanished without a word is noticed, and not when the kernel gives up.
+                os_net::set_user_timeout(stream.as_raw_fd(), patience)?;
                 return Ok(TcpIo::new(stream, Bytes::new()));
             }
             Err(error) => last = error.into(),
@@ -377,8 +383,8 @@ async fn connect(address: &str) -> std::io::Result<TcpIo> {
 /// serve.
 fn take_verdict(
     mesh: &Mesh<GlommioEnv>,
-    ended: &mpsc::Sender<Ending>,
-    peer: &str,
+    was_entitled: bool,
+    (ended, peer): (&mpsc::Sender<Ending>, &str),
     verdict: Verdict,
 ) -> Result<(), Rejection> {
     match verdict {
@@ -387,7 +393,7 @@ fn take_verdict(
             Ok(())
         }
         Verdict::Rejected(rejection) => {
-            if !mesh.is_entitled() {
+            if !was_entitled && !mesh.is_entitled() {
                 let exit = Exit::Refused { peer: peer.to_owned(), rejection };
                 // Where nobody listens any more the process is ending already.
                 let _ = ended.send(Err((exit.code(), exit.to_string())));
@@ -405,7 +411,10 @@ async fn say_ready(runner: &Runner<GlommioEnv>, shared: &Shared) {
         seen = runner.directory_changed(seen).await;
     }
     let nodes = settings.cluster.peers.len();
-    println!("kvserver ready: node {} of {nodes}, listening on {}", settings.node.id, settings.listen());
+    let id = settings.node.id;
+    let line = format!("kvserver ready: node {id} of {nodes}, listening on {}\n", settings.listen());
+    // Where nobody reads it any more, serving goes on all the same.
+    let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
 }
 
 /// Sets up logging to standard error.

@@ -7,7 +7,8 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Whether other sockets of this process may listen on the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,22 @@ pub fn adopt(listener: TcpListener) -> glommio::net::TcpListener {
 
 fn check(returned: libc::c_int) -> io::Result<()> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has the kernel close a connection whose data is not acknowledged for so long.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn set_user_timeout(socket: RawFd, patience: Duration) -> io::Result<()> {
+    let millis = libc::c_uint::try_from(patience.as_millis()).unwrap_or(libc::c_uint::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_uint>()).expect("four bytes");
+    // SAFETY: the option takes one unsigned int, which lives through the call; a wrong descriptor is an error.
+    let result = unsafe {
+        let option = (&raw const millis).cast::<libc::c_void>();
+        libc::setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, option, length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
