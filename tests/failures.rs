@@ -1,4 +1,5 @@
-//! What goes wrong at start, and what the process says and ends with; and what clients are told without a quorum.
+//! What goes wrong at start, and what the process says and ends with; and what clients are told without a
+//! quorum.
 
 mod support;
 
@@ -51,7 +52,7 @@ fn a_node_of_another_cluster_is_refused_and_a_wiped_one_too() {
     let mut cluster = Cluster::three();
     assert_eq!(cluster.terminate(3).code(), Some(0));
     let other = cluster.path().join("other").to_string_lossy().into_owned();
-    assert_ends(&cluster, 3, &["--data-dir", &other, "--cluster-name", "x"], (19, "another"));
+    assert_ends(&cluster, 3, &["--data-dir", &other, "--cluster-name", "x"], (19, "belongs to cluster"));
     std::fs::remove_dir_all(cluster.data_dir(3)).expect("it is stopped");
     assert_ends(&cluster, 3, &[], (20, "replaced or wiped"));
 }

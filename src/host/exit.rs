@@ -135,8 +135,8 @@ impl fmt::Display for Exit {
             Self::Unreadable { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
             Self::LogRead { shard, source } => write!(
                 f,
-                "entries of shard {shard} cannot be read from its log: {source}. Nothing was cut or removed; the other \
-                 nodes serve"
+                "entries of shard {shard} cannot be read from its log: {source}. Nothing was cut or \
+                 removed; the other nodes serve"
             ),
             Self::LogWrite(failure) => write!(
                 f,

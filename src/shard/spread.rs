@@ -74,8 +74,9 @@ impl<E: Env> Replica<E> {
         self.tell_willingness();
     }
 
-    /// Says whether this replica would lead. It would not while the node goes away, while its disk hangs, and before
-    /// it has applied what it knew to be committed when it started: nobody would be answered before that.
+    /// Says whether this replica would lead. It would not while the node goes away, while its disk hangs, and
+    /// before it has applied what it knew to be committed when it started: nobody would be answered before
+    /// that.
     pub(crate) fn tell_willingness(&mut self) {
         let is_behind = self.state.applied() < self.committed_at_start;
         let is_willing = !self.spread.is_draining && !self.raft.disk_stalled() && !is_behind;

@@ -92,8 +92,8 @@ impl Streams {
         refused
     }
 
-    /// Whether one more stream fits. Of those that nothing is under way of, the one last heard of longest ago makes
-    /// room: a later call of it begins a new epoch.
+    /// Whether one more stream fits. Of those that nothing is under way of, the one last heard of longest ago
+    /// makes room: a later call of it begins a new epoch.
     fn makes_room(&mut self) -> bool {
         if self.streams.len() < self.streams_max {
             return true;

@@ -1,4 +1,5 @@
-//! Real `kvserver` processes for tests: on free loopback ports, in a directory that goes with them, ended in any case.
+//! Real `kvserver` processes for tests: on free loopback ports, in a directory that goes with them, ended in
+//! any case.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 

@@ -145,7 +145,8 @@ fn check(returned: libc::c_int) -> io::Result<()> {
 pub fn set_user_timeout(socket: RawFd, patience: Duration) -> io::Result<()> {
     let millis = libc::c_uint::try_from(patience.as_millis()).unwrap_or(libc::c_uint::MAX);
     let length = libc::socklen_t::try_from(size_of::<libc::c_uint>()).expect("four bytes");
-    // SAFETY: the option takes one unsigned int, which lives through the call; a wrong descriptor is an error.
+    // SAFETY: the option takes one unsigned int, which lives through the call; a wrong descriptor is an
+    // error.
     let result = unsafe {
         let option = (&raw const millis).cast::<libc::c_void>();
         libc::setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, option, length)
