@@ -28,6 +28,15 @@ struct Writer {
     acknowledged: Vec<Instant>,
 }
 
+impl Writer {
+    fn told(&mut self, token: String, done: bool) {
+        self.tokens.push((token, done));
+        if done {
+            self.acknowledged.push(Instant::now());
+        }
+    }
+}
+
 type Shared = Rc<RefCell<Writer>>;
 
 fn key_of(shard: ShardId) -> String {
@@ -48,12 +57,7 @@ async fn write(clerk: Clerk, writer: Shared, stop: Rc<RefCell<bool>>) {
             Err(Error::CheckOutcome { .. }) => false,
             Err(error) => panic!("an exactly-once append ended in {error}"),
         };
-        let mut writer = writer.borrow_mut();
-        writer.tokens.push((token, done));
-        if done {
-            writer.acknowledged.push(Instant::now());
-        }
-        drop(writer);
+        writer.borrow_mut().told(token, done);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
