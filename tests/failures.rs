@@ -35,6 +35,17 @@ fn wrong_settings_are_refused_before_anything_is_opened() {
 }
 
 #[test]
+fn too_little_lockable_memory_is_said_with_what_is_needed() {
+    let cluster = Cluster::new(1, &[]);
+    let node = cluster.command(1, &[]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -l 64; exec \"$@\"", "sh"]).arg(node.get_program()).args(node.get_args());
+    let (status, said) = Process::start(limited).wait();
+    assert_eq!(status.code(), Some(13), "{said}");
+    assert!(said.contains("ulimit -l"), "{said}");
+}
+
+#[test]
 fn a_directory_an_address_and_an_identity_belong_to_one_node() {
     let mut cluster = Cluster::new(1, &[]);
     cluster.start_all();

@@ -12,9 +12,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-use ::glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, ReactorErrorKind};
+use ::glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use crate::env::BLOCK_BYTES;
+use crate::env::os::process;
 
 /// What one process may lock in memory unless told otherwise.
 const LOCKED_MEMORY_BYTES: usize = 8 << 20;
@@ -68,7 +69,18 @@ impl ExecutorOptions {
         share.clamp(IO_MEMORY_BYTES_MIN, IO_MEMORY_BYTES_MAX) & !(BLOCK_BYTES - 1)
     }
 
+    /// Whether the process may lock what its executors need: asked here, since what glommio says is text.
+    fn check_lockable(&self) -> Result<(), ExecutorError> {
+        let limit = process::lockable_bytes().map_err(ExecutorError::Io)?;
+        let executors = u64::try_from(self.executors).expect("a process has few executors");
+        if limit / executors < ExecutorError::LOCKABLE_BYTES_MIN {
+            return Err(ExecutorError::LockableMemory { limit, needed: ExecutorError::LOCKABLE_BYTES_MIN });
+        }
+        Ok(())
+    }
+
     fn build(&self) -> Result<LocalExecutor, ExecutorError> {
+        self.check_lockable()?;
         let placement = match self.placement {
             CorePlacement::Pinned(cpu) => Placement::Fixed(cpu),
             CorePlacement::Anywhere => Placement::Unbound,
@@ -108,9 +120,6 @@ impl ExecutorError {
 
     fn of(error: GlommioError<()>) -> Self {
         match error {
-            GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(limit, needed)) => {
-                Self::LockableMemory { limit, needed }
-            }
             GlommioError::BuilderError(kind) => Self::Cpu(kind.to_string()),
             GlommioError::IoError(error) => Self::of_io(error),
             GlommioError::EnhancedIoError { source, .. } => Self::of_io(source),

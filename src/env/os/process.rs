@@ -1,4 +1,4 @@
-//! Processes: one that ends with its parent, and asking another to end.
+//! Processes: one that ends with its parent, asking another to end, and what this one may lock.
 
 use std::io;
 
@@ -30,4 +30,16 @@ pub fn terminate(pid: u32) {
     let result = unsafe { libc::kill(pid, libc::SIGTERM) };
     // It may have ended a moment ago: then there is nobody to ask.
     let _ = result;
+}
+
+/// How many bytes this process may lock in memory.
+///
+/// # Errors
+///
+/// What the kernel says; it has no reason to.
+pub fn lockable_bytes() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the struct, which lives through the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if result == 0 { Ok(limit.rlim_cur) } else { Err(io::Error::last_os_error()) }
 }
