@@ -252,6 +252,11 @@ fn judge(workload: &Workload) -> Result<(), Failure> {
     workload.with_history(|history| match linear::check(history, STATES_MAX) {
         Verdict::Linearizable { .. } => Ok(()),
         Verdict::Violation(violation) => Err(Failure::History(violation.story)),
+        // A key that is only appended to can be judged without a search.
+        Verdict::Undecided { key, .. } if is_stream_key(&key) => match linear::check_appends(history) {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(Failure::History(format!("{fault:?}"))),
+        },
         Verdict::Undecided { key, states } => {
             Err(Failure::Undecided(format!("key {} after {states} states", key.escape_ascii())))
         }
