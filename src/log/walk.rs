@@ -62,6 +62,7 @@ pub(super) struct Held {
 
 /// What the pass knows so far.
 pub(super) struct Walk<'a> {
+    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only planted mistakes ask it"))]
     config: &'a LaneConfig,
     pub index: LaneIndex,
     /// The last batch, held or not.

@@ -27,7 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::env::signal::Signal;
-use crate::env::{BLOCK_BYTES, Env, File, Instant};
+use crate::env::{Env, File, Instant};
 
 use super::batch::{BatchBuilder, BatchHeader, batch_bytes};
 use super::error::{Doing, LogFailure};
@@ -216,8 +216,10 @@ impl<E: Env> Lane<E> {
         assert!(end <= state.current.bytes, "a batch to byte {end} of {}", state.current.bytes);
         state.position = end;
         #[cfg(debug_assertions)]
-        if self.shared.config.has(PlantedBug::BlockRewritten) && flight.at.bytes > BLOCK_BYTES as u32 {
-            state.position -= BLOCK_BYTES as u64;
+        if self.shared.config.has(PlantedBug::BlockRewritten)
+            && flight.at.bytes > crate::env::BLOCK_BYTES as u32
+        {
+            state.position -= crate::env::BLOCK_BYTES as u64;
         }
         state.last = flight.mark;
         state.is_sealed = flight.is_seal;
