@@ -310,7 +310,9 @@ impl Core {
                 match served {
                     Ok(()) => {}
                     Err(LinkEnd::Io(error)) => tracing::debug!(%error, "incoming link ended"),
-                    Err(LinkEnd::Rejected(rejection)) => tracing::warn!("a peer was refused: {rejection}"),
+                    Err(LinkEnd::Rejected(rejection)) => {
+                        tracing::warn!("a peer was refused, and told: {rejection}")
+                    }
                 }
             });
         }
