@@ -1,7 +1,7 @@
 //! Every method through every node of three real processes, as a client of another make sees them.
 //!
-//! What is refused is in `failure_calls.rs`; what holds while nodes are killed is at the end of this file and
-//! in `chaos_probes.rs`.
+//! What is refused is in `failure_calls.rs`; what holds while nodes are killed is in `cluster.rs` and
+//! `chaos.rs`.
 
 mod processes;
 
@@ -12,7 +12,6 @@ use distribkv::wire::health::health_check_response::ServingStatus;
 use distribkv::wire::health::{HealthCheckRequest, HealthListRequest};
 use distribkv::wire::{reflection, reflection_alpha, v1};
 use futures_lite::stream;
-use processes::load::Load;
 use processes::{Cluster, Node, PATIENCE, SHARDS, error_of, get, key_of, put, within};
 use tonic::{Code, Streaming};
 use v1::condition::{Comparison, Target};
@@ -511,30 +510,4 @@ async fn a_node_that_is_asked_to_end_says_so_first() {
         assert_eq!(read.kv.map(|kv| (kv.value, kv.version)), Some(("v".into(), 1)));
     }
     cluster.digests_agree().await;
-}
-
-#[tokio::test]
-async fn kill_9_of_leaders_under_load_loses_and_repeats_nothing() {
-    tokio::task::LocalSet::new()
-        .run_until(async {
-            let mut cluster = Cluster::quick(3).await;
-            let load = Load::start(cluster.addresses(), 6);
-            load.goes_on(200).await;
-            for round in 0..3 {
-                let victim = cluster.leaders(1).await[round];
-                cluster.kill(victim);
-                load.goes_on(500).await;
-                cluster.start(victim);
-                cluster.ready(victim).await;
-                load.goes_on(200).await;
-            }
-            let tally = load.stop_and_check().await;
-            println!("{tally:?}");
-            cluster.digests_agree().await;
-            // The whole cluster loses power, so to speak: what was acknowledged was on disk.
-            (1..=3).for_each(|id| cluster.kill(id));
-            cluster.start_all().await;
-            cluster.digests_agree().await;
-        })
-        .await;
 }

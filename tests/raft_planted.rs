@@ -64,6 +64,12 @@ fn tick(cluster: &mut Cluster, ids: &[u32], count: u32) {
     }
 }
 
+/// A node stands for election, and nothing but the election is delivered.
+fn stand(cluster: &mut Cluster, id: u32) {
+    cluster.act(NodeId(id), Raft::campaign);
+    deliver_kinds(cluster, &ELECTION);
+}
+
 /// Makes node 1 the leader of term 1, and everyone know what is committed.
 fn lead(cluster: &mut Cluster) {
     cluster.act(NodeId(1), Raft::campaign);
@@ -98,18 +104,23 @@ fn reads_are_fresh() {
     is_found_by_chance(PlantedBug::ReadBeforeFirstCommit);
 }
 
-/// A leader that was replaced, and does not know, is asked for a read.
-fn replaced(cluster: &mut Cluster) -> Option<String> {
-    lead(cluster);
-    cluster.isolate(NodeId(1));
-    tick(cluster, &[2, 3], 10);
-    cluster.stabilize();
+/// Node 2 leads and writes, while node 1 does not know, and is asked for a read.
+fn node_2_leads_and_node_1_is_asked(cluster: &mut Cluster) {
     cluster.act(NodeId(2), Raft::campaign);
     cluster.stabilize();
     cluster.propose(2, "a");
     cluster.stabilize();
     assert!(cluster.checks.committed_index() > Index(2), "another leads by now");
     cluster.read(1, 1);
+}
+
+/// A leader that was replaced, and does not know, is asked for a read.
+fn replaced(cluster: &mut Cluster) -> Option<String> {
+    lead(cluster);
+    cluster.isolate(NodeId(1));
+    tick(cluster, &[2, 3], 10);
+    cluster.stabilize();
+    node_2_leads_and_node_1_is_asked(cluster);
     None
 }
 
@@ -133,8 +144,7 @@ fn figure_8(cluster: &mut Cluster) -> Option<String> {
     }
     cluster.isolate(NodeId(4));
     cluster.isolate(NodeId(5));
-    cluster.act(NodeId(1), Raft::campaign);
-    deliver_kinds(cluster, &ELECTION);
+    stand(cluster, 1);
     assert!(cluster.raft(1).leads_in(Term(4)), "nodes 2 and 3 vote for node 1");
     while !cluster.wire.is_empty() && cluster.raft(3).last_index() < Index(2) {
         cluster.deliver(0);
@@ -145,8 +155,7 @@ fn figure_8(cluster: &mut Cluster) -> Option<String> {
     cluster.cut.clear();
     tick(cluster, &[3, 4], 10);
     cluster.wire.clear();
-    cluster.act(NodeId(5), Raft::campaign);
-    deliver_kinds(cluster, &ELECTION);
+    stand(cluster, 5);
     tick(cluster, &[5], 20);
     deliver_kinds(cluster, &ELECTION);
     assert_eq!(cluster.raft(5).role(), Role::Leader, "nodes 3 and 4 vote for node 5");
@@ -169,8 +178,7 @@ fn written_twice(cluster: &mut Cluster) -> Option<String> {
     cluster.crash(NodeId(1), 1);
     tick(cluster, &[2, 4, 5], 10);
     cluster.wire.clear();
-    cluster.act(NodeId(2), Raft::campaign);
-    deliver_kinds(cluster, &ELECTION);
+    stand(cluster, 2);
     cluster.wire.retain(|message| message.to == NodeId(3));
     while cluster.raft(3).term_at(Index(2)) != Some(Term(2)) {
         cluster.deliver(0);
@@ -180,8 +188,7 @@ fn written_twice(cluster: &mut Cluster) -> Option<String> {
     cluster.start(NodeId(1));
     tick(cluster, &[4, 5], 10);
     cluster.wire.clear();
-    cluster.act(NodeId(1), Raft::campaign);
-    deliver_kinds(cluster, &ELECTION);
+    stand(cluster, 1);
     tick(cluster, &[1], 20);
     deliver_kinds(cluster, &ELECTION);
     assert_eq!(cluster.raft(1).role(), Role::Leader, "nodes 4 and 5 vote for node 1");
@@ -280,12 +287,7 @@ fn late_answers(cluster: &mut Cluster) -> Option<String> {
     cluster.isolate(NodeId(1));
     tick(cluster, &[1, 2, 3], 3);
     cluster.stabilize();
-    cluster.act(NodeId(2), Raft::campaign);
-    cluster.stabilize();
-    cluster.propose(2, "a");
-    cluster.stabilize();
-    assert!(cluster.checks.committed_index() > Index(2), "another leads by now");
-    cluster.read(1, 1);
+    node_2_leads_and_node_1_is_asked(cluster);
     None
 }
 

@@ -33,6 +33,7 @@ use v1::kv_client::KvClient;
 use v1::maintenance_client::MaintenanceClient;
 use v1::session_client::SessionClient;
 
+pub mod disk;
 pub mod load;
 
 /// How long anything that should come about may take.
@@ -93,6 +94,18 @@ pub struct Ended {
     pub code: Option<i32>,
     /// All that it said on both outputs.
     pub said: String,
+}
+
+impl Ended {
+    /// Asserts that it ended with this code, and said why in one line with these words.
+    pub fn assert(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.said);
+        let lines = self.said.lines().filter(|line| line.starts_with("kvserver: ")).collect::<Vec<_>>();
+        let [line] = lines[..] else { panic!("one clear line: {}", self.said) };
+        for word in words {
+            assert!(line.contains(word), "{word:?} is not in {line:?}");
+        }
+    }
 }
 
 /// A process and what it says.
@@ -263,10 +276,15 @@ impl Cluster {
         Self { nodes, flags, dir, _turn: turn }
     }
 
+    /// A cluster that does not run yet, with a short election timeout.
+    pub fn new_quick(nodes: u32) -> Self {
+        let election = QUICK_ELECTION.as_millis().to_string();
+        Self::new(nodes, &["--election-timeout-ms", &election, "--heartbeat-ms", "30"])
+    }
+
     /// A cluster that serves, with a short election timeout.
     pub async fn quick(nodes: u32) -> Self {
-        let election = QUICK_ELECTION.as_millis().to_string();
-        let mut cluster = Self::new(nodes, &["--election-timeout-ms", &election, "--heartbeat-ms", "30"]);
+        let mut cluster = Self::new_quick(nodes);
         cluster.start_all().await;
         cluster
     }
@@ -355,6 +373,20 @@ impl Cluster {
             }
             assert!(begun.elapsed() < PATIENCE, "no leader of some shard: {shards:?}");
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A shard that a node leads, which is given it where it leads none.
+    pub async fn shard_led_by(&self, id: u32) -> u32 {
+        let begun = Instant::now();
+        loop {
+            let leaders = self.leaders(id).await;
+            if let Some(shard) = (0..SHARDS).find(|shard| leaders[*shard as usize] == id) {
+                return shard;
+            }
+            let move_one = v1::TransferLeadershipRequest { shard: 0, to: id };
+            let moved = self.node(id).maintenance().transfer_leadership(move_one).await;
+            assert!(begun.elapsed() < PATIENCE, "node {id} leads nothing: {moved:?}");
         }
     }
 
