@@ -53,6 +53,8 @@ pub enum Exit {
         /// Why.
         source: ReadError,
     },
+    /// A committed entry is no command of this version. Code 16.
+    Command(RunEnd),
     /// What a part of the node said when it ended, with its code.
     Said {
         /// The code.
@@ -75,6 +77,7 @@ impl From<RunEnd> for Exit {
         match end {
             RunEnd::LogWrite(failure) => Self::LogWrite(failure),
             RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
+            RunEnd::Command { .. } => Self::Command(end),
         }
     }
 }
@@ -96,6 +99,7 @@ impl Exit {
             Self::LogWrite(_) => 18,
             Self::LogRead { source: ReadError::Failed(_), .. } => 1,
             Self::LogRead { .. } => 17,
+            Self::Command(_) => 16,
             Self::Said { code, .. } => *code,
             Self::Refused { rejection: Rejection::Format { .. }, .. } => 16,
             Self::Refused { rejection: Rejection::Directory { .. }, .. } => 20,
@@ -138,6 +142,9 @@ impl fmt::Display for Exit {
                 "entries of shard {shard} cannot be read from its log: {source}. Nothing was cut or \
                  removed; the other nodes serve"
             ),
+            Self::Command(end) => {
+                write!(f, "{end}. Nothing was cut or removed: start the version that the other nodes run")
+            }
             Self::LogWrite(failure) => write!(
                 f,
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \

@@ -33,7 +33,7 @@ use super::manifest::{ManifestFile, Mark};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::{Origin, Pending, Queue};
-use super::record::{HARD_STATE_BYTES, RECORD_HEADER_BYTES};
+use super::record::{HARD_STATE_BYTES, RECORD_HEADER_BYTES, entry_bytes};
 use super::recovery::{Recovery, recover};
 
 /// The most completions that a driver may leave undrained.
@@ -276,6 +276,14 @@ impl<E: Env> Lane<E> {
         self.push(Pending { shard, origin, hard_state, released: None, entries, next: 0, since })
     }
 
+    /// Whether [`Self::append`] would take this append now.
+    #[must_use]
+    pub fn has_room(&self, append: &Append) -> bool {
+        let hard_state = if append.hard_state.is_some() { HARD_STATE_BYTES } else { 0 };
+        let entries = append.entries.iter().map(|entry| entry_bytes(entry.data.len()));
+        self.is_open_for(hard_state + entries.sum::<usize>(), &self.shared.state.borrow())
+    }
+
     /// Gives a shard's entries up to `index` free: they are held elsewhere, durably. The mark travels like an
     /// append; a segment that no shard needs is used again or removed some time after it is durable. An index
     /// past the last entry lets all of them go, and the next append begins after it.
@@ -342,14 +350,18 @@ impl<E: Env> Lane<E> {
 
     fn push(&self, pending: Pending) -> Result<(), Full> {
         let mut state = self.shared.state.borrow_mut();
-        let room = state.queue.has_room(pending.bytes(), self.shared.config.queue_bytes_max);
-        let drained = state.completions.len() < COMPLETIONS_MAX;
-        if !room || !drained || state.failure.is_some() || state.phase >= Phase::Closing {
+        if !self.is_open_for(pending.bytes(), &state) {
             return Err(Full);
         }
         state.enqueue(pending);
         self.shared.wake.raise();
         Ok(())
+    }
+
+    fn is_open_for(&self, bytes: usize, state: &State<E>) -> bool {
+        let room = state.queue.has_room(bytes, self.shared.config.queue_bytes_max);
+        let drained = state.completions.len() < COMPLETIONS_MAX;
+        room && drained && state.failure.is_none() && state.phase < Phase::Closing
     }
 
     fn check_entries(&self, shard: ShardId, entries: &[Entry]) {

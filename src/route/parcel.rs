@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::ids::{CoreId, NodeId, ShardId, Term};
 use crate::raft::{Body, Entry, Message};
-use crate::route::call::{Answered, Failure, Request};
+use crate::route::call::{self, Answered, Failure, FailureKind, Request};
 
 /// One thing that travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,21 @@ pub struct Reply {
     pub id: CallId,
     /// The answer, or why there is none.
     pub outcome: Result<Answered, Failure>,
+}
+
+impl Reply {
+    /// Replaces an answer that found no room on its way back by a few bytes that tell the truth: a read was
+    /// not served, for there is too much load; of a change the outcome is unknown to whoever asked.
+    pub fn shorten(&mut self) {
+        let kind = match &self.outcome {
+            Ok(Answered { body: call::Body::Query(_), .. }) => FailureKind::Overloaded,
+            Ok(Answered { body: call::Body::Command(_) | call::Body::Transferred { .. }, .. }) => {
+                FailureKind::OutcomeUnknown
+            }
+            Err(_) => return,
+        };
+        self.outcome = Err(Failure::of(kind));
+    }
 }
 
 impl Parcel {

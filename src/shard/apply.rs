@@ -12,10 +12,11 @@ use bytes::Bytes;
 
 use crate::env::Env;
 use crate::ids::{Index, Term};
-use crate::kv::{Base, Command};
+use crate::kv::{self, Base, Command};
 use crate::log;
 use crate::raft::Entry;
 use crate::route::call::{Body, FailureKind};
+use crate::shard::end::RunEnd;
 use crate::shard::event::ReadPurpose;
 use crate::shard::replica::{LogRead, Replica, Turn};
 
@@ -31,7 +32,11 @@ impl<E: Env> Replica<E> {
                 self.fetch_for_apply(next, turn);
                 break;
             };
-            self.apply_entry(&entry, turn);
+            if let Err(source) = self.apply_entry(&entry, turn) {
+                let (shard, index) = (self.shard, entry.index);
+                turn.out.end = Some(RunEnd::Command { shard, index, source });
+                break;
+            }
             #[cfg(debug_assertions)]
             if entry.index == self.recovered_last {
                 self.state.restarted();
@@ -53,19 +58,21 @@ impl<E: Env> Replica<E> {
         result: Result<Vec<Entry>, log::ReadError>,
         turn: &mut Turn<'_>,
     ) {
-        let entries = match result {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.unreadable = Some(error);
-                return;
-            }
-        };
-        match purpose {
-            ReadPurpose::Follower(to) => self.raft.fetched(to, entries),
-            ReadPurpose::Apply => {
+        let shard = self.shard;
+        match (purpose, result) {
+            (ReadPurpose::Follower(to), Ok(entries)) => self.raft.fetched(to, entries),
+            (ReadPurpose::Apply, Ok(entries)) => {
                 self.is_fetching = false;
                 self.fetched = entries.into();
                 self.apply(turn);
+            }
+            // The disk failed to read once: raft asks again when the follower is heard of next.
+            (ReadPurpose::Follower(to), Err(source @ log::ReadError::Failed(_))) => {
+                tracing::warn!(%shard, %to, %source, "entries for a follower could not be read");
+                self.raft.fetched(to, Vec::new());
+            }
+            (ReadPurpose::Follower(_) | ReadPurpose::Apply, Err(source)) => {
+                turn.out.end = Some(RunEnd::LogRead { shard, source });
             }
         }
     }
@@ -82,7 +89,7 @@ impl<E: Env> Replica<E> {
     fn fetch_for_apply(&mut self, first: Index, turn: &mut Turn<'_>) {
         let last = self.committed.min(self.raft.persisted_index());
         assert!(first <= last, "shard {}: entry {first} is neither in memory nor on disk", self.shard);
-        if !self.is_fetching && self.unreadable.is_none() {
+        if !self.is_fetching {
             self.is_fetching = true;
             turn.out.reads.push(LogRead {
                 shard: self.shard,
@@ -94,15 +101,16 @@ impl<E: Env> Replica<E> {
         }
     }
 
-    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) {
+    /// Applies the next entry. One that is no command of this version cannot be left out either: the replicas
+    /// would differ.
+    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) -> Result<(), kv::DecodeError> {
         assert_eq!(entry.index, self.state.applied().next(), "shard {}: entries apply in order", self.shard);
         if entry.data.is_empty() {
             self.state.apply_noop(entry.index);
             self.answer_other(entry.index, entry.term, turn);
-            return;
+            return Ok(());
         }
-        let command = Command::decode(entry.data.clone());
-        let command = command.expect("an entry's checksum was checked and its proposer encoded it");
+        let command = Command::decode(entry.data.clone())?;
         let base = self.resolve(self.state.needs(&command));
         let outcome = self.state.apply(entry.index, &command, &base);
         match self.waiters.remove(&entry.index) {
@@ -116,6 +124,7 @@ impl<E: Env> Replica<E> {
             Some(waiter) => self.fail(waiter.caller, FailureKind::NotProposed, turn),
             None => {}
         }
+        Ok(())
     }
 
     /// Another entry than the one proposed stands at its index: that one will never be applied.

@@ -63,6 +63,7 @@ pub(crate) struct Calls {
     count: usize,
     sent: BTreeMap<u64, Pending>,
     parked: BTreeMap<ShardId, VecDeque<Pending>>,
+    parked_count: usize,
     orders: Orders,
 }
 
@@ -80,6 +81,7 @@ impl Calls {
             count: 0,
             sent: BTreeMap::new(),
             parked: BTreeMap::new(),
+            parked_count: 0,
             orders: Orders::default(),
         }
     }
@@ -135,9 +137,18 @@ impl Calls {
                 self.orders.queue(member, pending);
                 self.pump(member, moment, out);
             }
-            None => self.send_or_park(pending, moment, out),
+            None if self.has_parking() || self.target(&pending, moment).is_some() => {
+                self.send_or_park(pending, moment, out);
+            }
+            None => self.finish(pending, Err(Failure::of(FailureKind::Overloaded))),
         }
         receiver
+    }
+
+    /// Whether a new call may wait until its shard has a leader. Those that do may take half of all places,
+    /// or shards without a leader would close the node to the others.
+    fn has_parking(&self) -> bool {
+        self.parked_count < self.config.limits.calls_max.div_ceil(2)
     }
 
     /// An answer arrived.
@@ -223,7 +234,7 @@ impl Calls {
             self.expire_parked(shard, moment.now);
             self.unpark(shard, moment, out);
         }
-        for pending in self.orders.take_expired(|pending| pending.is_past_hope(moment.now)) {
+        for pending in self.orders.take_expired(|pending| pending.is_idle(moment.now)) {
             self.give_up(pending);
         }
         self.orders.rested(None);
@@ -233,6 +244,7 @@ impl Calls {
     /// Ends every call that has not been sent, for the node is going away.
     pub(crate) fn shut_down(&mut self) {
         let parked: Vec<Pending> = std::mem::take(&mut self.parked).into_values().flatten().collect();
+        self.parked_count = 0;
         for pending in parked {
             self.finish(pending, Err(Failure::of(FailureKind::ShuttingDown)));
         }
@@ -248,17 +260,27 @@ impl Calls {
         let target = self.target(&pending, moment);
         match target.filter(|(to, term)| pending.may_go_to((*to, term.unwrap_or_default()), moment.now)) {
             Some((to, term)) => self.send(pending, (to, term), None, moment, out),
-            None => self.parked.entry(pending.shard).or_default().push_back(pending),
+            None => {
+                self.parked_count += 1;
+                self.parked.entry(pending.shard).or_default().push_back(pending);
+            }
         }
     }
 
-    /// Where a call goes: to the leader, a stale read to this very node.
+    /// Where a call goes: to the leader, a stale read to this very node. In a stream stale reads go the way
+    /// of the others where there is one: each change of the node would wait for all that is under way.
     fn target(&self, pending: &Pending, moment: &Moment<'_>) -> Option<(NodeId, Option<Term>)> {
-        if let Request::Query { consistency: Consistency::Stale, .. } = pending.request {
-            return Some((self.config.node(), None));
-        }
         let known = moment.directory.known(pending.shard);
-        known.leader.map(|leader| (leader, Some(known.term)))
+        let to_leader = known.leader.map(|leader| (leader, Some(known.term)));
+        match pending.request {
+            Request::Query { consistency: Consistency::Stale, .. } => {
+                let in_stream = to_leader.filter(|_| pending.member.is_some());
+                Some(in_stream.map_or((self.config.node(), None), |(leader, _)| (leader, None)))
+            }
+            Request::Query { consistency: Consistency::Linearizable, .. }
+            | Request::Command(_)
+            | Request::Transfer { .. } => to_leader,
+        }
     }
 
     fn send(
@@ -309,7 +331,9 @@ impl Calls {
         if moment.directory.known(shard).leader.is_none() {
             return;
         }
-        for pending in self.parked.remove(&shard).unwrap_or_default() {
+        let parked = self.parked.remove(&shard).unwrap_or_default();
+        self.parked_count -= parked.len();
+        for pending in parked {
             self.send_or_park(pending, moment, out);
         }
     }
@@ -365,7 +389,8 @@ impl Calls {
     fn expire_parked(&mut self, shard: ShardId, now: Instant) {
         let Some(queue) = self.parked.get_mut(&shard) else { return };
         let (past, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(queue).into_iter().partition(|pending| pending.is_past_hope(now));
+            std::mem::take(queue).into_iter().partition(|pending| pending.is_idle(now));
+        self.parked_count -= past.len();
         *queue = kept;
         for pending in past {
             self.give_up(pending);
@@ -425,6 +450,11 @@ impl Pending {
         // Each wait is twice as long as the one before: what is slow is not made slower.
         let patience = resend_after * (1 << self.resends.min(6));
         self.deadline <= now || now.since(self.sent_at) >= patience
+    }
+
+    /// Whether there is no use in its waiting to be sent: nobody waits for it, or it is time to say so.
+    fn is_idle(&self, now: Instant) -> bool {
+        !self.sender.is_awaited() || self.is_past_hope(now)
     }
 
     /// Whether it is time to say that no leader was found: a tenth of the wait before the deadline, so that

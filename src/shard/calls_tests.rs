@@ -235,3 +235,33 @@ fn a_refused_call_of_a_stream_holds_back_those_behind_it_until_all_came_back() {
         [(1, 0), (1, 1), (1, 2)]
     );
 }
+
+#[test]
+fn calls_without_a_leader_leave_half_of_the_places_to_others() {
+    let mut bench = Bench::new(None);
+    bench.leader(None, 1);
+    let waiting: Vec<_> = (0..2).map(|_| bench.start(read(), None)).collect();
+    let mut refused = bench.start(read(), None);
+    assert_eq!(ended(&mut refused), Some(Err(FailureKind::Overloaded)), "half of the places are taken");
+    drop(waiting);
+    bench.pass(Duration::from_millis(10));
+    assert_eq!(bench.calls.len(), 0, "nobody waits for those any more");
+    let mut again = bench.start(read(), None);
+    bench.leader(Some(OTHER), 2);
+    let call = bench.sent();
+    bench.reply(&call, done(&call));
+    assert!(matches!(ended(&mut again), Some(Ok(_))));
+}
+
+#[test]
+fn stale_reads_of_a_stream_take_the_way_of_its_changes() {
+    let mut bench = Bench::new(None);
+    let stream = bench.calls.open_stream();
+    let Request::Query { query, .. } = read() else { panic!("a read is a query") };
+    let stale = Request::Query { query, consistency: Consistency::Stale };
+    let _answers: Vec<_> =
+        [change(None), stale, change(None)].map(|request| bench.start(request, Some(stream))).into();
+    let orders: Vec<_> = bench.out.iter().map(|(to, call)| (*to, call.order)).collect();
+    let order = |position| Some(Order { stream, epoch: 0, position });
+    assert_eq!(orders, [(OTHER, order(0)), (OTHER, order(1)), (OTHER, order(2))]);
+}

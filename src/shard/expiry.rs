@@ -3,7 +3,8 @@
 //! The state machine reads no clock. The leader notes when it first saw each session's last activity; where
 //! that stays the same for a whole time to live it proposes `Expire { session, last_active_index }`, which
 //! applies only if nothing has touched the session since. A new leader starts every session's time afresh, so
-//! a session may live longer than its time to live, never shorter.
+//! a session may live longer than its time to live, never shorter. A time in which this process did not run
+//! counts for nothing: what clients sent meanwhile is still to be heard.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,16 +44,21 @@ impl SessionClock {
         sessions: impl Iterator<Item = (SessionId, Duration, Index)>,
         now: Instant,
     ) -> Vec<(SessionId, Index)> {
-        if self.looked_at.is_some_and(|at| now.since(at) < LOOK_EVERY) {
+        let since_look = self.looked_at.map_or(LOOK_EVERY, |at| now.since(at));
+        if since_look < LOOK_EVERY {
             return Vec::new();
         }
         self.looked_at = Some(now);
+        // Of a time in which this process did not run, clients could not be heard: it is nobody's silence.
+        let stopped = since_look.saturating_sub(2 * LOOK_EVERY);
         let mut seen = BTreeMap::new();
         let mut expired = Vec::new();
         for (session, ttl, last_active) in sessions {
             let fresh = Seen { last_active, since: now, is_proposed: false };
             let mut entry = match self.seen.get(&session) {
-                Some(entry) if entry.last_active == last_active => *entry,
+                Some(entry) if entry.last_active == last_active => {
+                    Seen { since: entry.since + stopped, ..*entry }
+                }
                 Some(_) | None => fresh,
             };
             if now.since(entry.since) >= ttl && !entry.is_proposed {
@@ -91,30 +97,38 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(1);
 
-    fn at(ms: u64) -> Instant {
-        Instant(ms * 1000)
+    type Named = Vec<(SessionId, Index)>;
+
+    /// Looks four times a second from `from` to just before `until`, in milliseconds.
+    fn look(clock: &mut SessionClock, last: u64, from: u64, until: u64) -> Named {
+        let session = || std::iter::once((SessionId(1), TTL, Index(last)));
+        let times = (from..until).step_by(250);
+        times.flat_map(|ms| clock.look(session(), Instant(ms * 1000))).collect()
     }
 
     #[test]
     fn a_silent_session_is_named_once_after_its_time_to_live() {
         let mut clock = SessionClock::default();
-        let session = |last| std::iter::once((SessionId(1), TTL, Index(last)));
-        assert_eq!(clock.look(session(1), at(0)), []);
-        assert_eq!(clock.look(session(1), at(900)), []);
-        assert_eq!(clock.look(session(2), at(1300)), [], "it was touched");
-        assert_eq!(clock.look(session(2), at(2200)), []);
-        assert_eq!(clock.look(session(2), at(2300)), [], "looked at a moment ago");
-        assert_eq!(clock.look(session(2), at(2500)), [(SessionId(1), Index(2))]);
-        assert_eq!(clock.look(session(2), at(3500)), [], "proposed already");
+        assert_eq!(look(&mut clock, 1, 0, 1000), []);
+        assert_eq!(look(&mut clock, 2, 1000, 2000), [], "it was touched");
+        assert_eq!(look(&mut clock, 2, 2000, 2001), [(SessionId(1), Index(2))]);
+        assert_eq!(look(&mut clock, 2, 2250, 9000), [], "proposed already");
+    }
+
+    #[test]
+    fn a_stop_of_the_process_is_not_the_silence_of_a_client() {
+        let mut clock = SessionClock::default();
+        assert_eq!(look(&mut clock, 1, 0, 500), []);
+        assert_eq!(look(&mut clock, 1, 5250, 5500), [], "the process was stopped for 5 s");
+        assert_eq!(look(&mut clock, 1, 5500, 5750), [(SessionId(1), Index(1))]);
     }
 
     #[test]
     fn a_new_leader_starts_afresh() {
         let mut clock = SessionClock::default();
-        let session = || std::iter::once((SessionId(1), TTL, Index(1)));
-        assert_eq!(clock.look(session(), at(0)), []);
+        assert_eq!(look(&mut clock, 1, 0, 1000), []);
         clock.restart();
-        assert_eq!(clock.look(session(), at(1500)), []);
-        assert_eq!(clock.look(session(), at(2500)), [(SessionId(1), Index(1))]);
+        assert_eq!(look(&mut clock, 1, 1500, 2500), []);
+        assert_eq!(look(&mut clock, 1, 2500, 2501), [(SessionId(1), Index(1))]);
     }
 }

@@ -33,6 +33,7 @@
 //! Everything here lives on the core that made it and is never shared.
 
 mod event;
+mod end;
 mod config;
 mod runner;
 mod replica;
@@ -49,7 +50,8 @@ pub mod admission;
 
 pub use config::{Config, Limits, PlantedBug, Times};
 pub use directory::{Directory, Known, News};
+pub use end::RunEnd;
 pub use event::MeshItem;
 pub use pipeline::Pipeline;
-pub use runner::{ReplicaStart, RunEnd, Runner, Unreadable};
+pub use runner::{ReplicaStart, Runner, Unreadable};
 pub use status::{CoreStatus, LaneReport, ReplicaReport, Role};

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::BytesMut;
+
 use crate::env::{Env, Instant};
 use crate::ids::{Index, NodeId, ShardId, Term};
 use crate::kv;
@@ -21,6 +23,7 @@ use crate::route::call::{Answered, Body, Failure};
 use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
 use crate::shard::config::Config;
 use crate::shard::directory::{Known, News};
+use crate::shard::end::RunEnd;
 use crate::shard::event::ReadPurpose;
 use crate::shard::expiry::SessionClock;
 use crate::shard::spread::Spread;
@@ -35,6 +38,8 @@ pub(crate) struct Output {
     pub(crate) reads: Vec<LogRead>,
     /// What is known of leaders now.
     pub(crate) news: Vec<News>,
+    /// Why the process has to end.
+    pub(crate) end: Option<RunEnd>,
 }
 
 /// Entries that are to be read from the log.
@@ -67,8 +72,6 @@ pub(crate) struct Replica<E: Env> {
     /// Entries read from the log, to be applied next; the first is the one after the applied index.
     pub(crate) fetched: VecDeque<raft::Entry>,
     pub(crate) is_fetching: bool,
-    /// Entries that its log holds could not be read: the process ends.
-    pub(crate) unreadable: Option<log::ReadError>,
     pub(crate) waiters: BTreeMap<Index, Waiter>,
     pub(crate) reads: BTreeMap<u64, ReadWaiter>,
     /// Reads whose index is known and not yet applied.
@@ -150,7 +153,6 @@ impl<E: Env> Replica<E> {
             committed: Index(0),
             fetched: VecDeque::new(),
             is_fetching: false,
-            unreadable: None,
             waiters: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_ready: BTreeMap::new(),
@@ -169,7 +171,10 @@ impl<E: Env> Replica<E> {
     }
 
     /// Hands raft a message.
-    pub(crate) fn step(&mut self, message: Message) {
+    pub(crate) fn step(&mut self, mut message: Message) {
+        if let raft::Body::Append { entries, .. } = &mut message.body {
+            own_entries(entries);
+        }
         self.raft.step(message);
     }
 
@@ -248,11 +253,11 @@ impl<E: Env> Replica<E> {
 
     /// Hands the lane what it has room for. The rest waits here, in order; raft's limits bound it.
     fn write(&mut self) {
-        while let Some(append) = self.unwritten.front() {
-            if self.lane.append(append.clone()).is_err() {
-                return;
-            }
-            self.unwritten.pop_front();
+        while self.unwritten.front().is_some_and(|append| self.lane.has_room(append)) {
+            let Some(append) = self.unwritten.pop_front() else { return };
+            let number = append.number;
+            let taken = self.lane.append(append);
+            assert!(taken.is_ok(), "shard {}: the lane had room for write {number}", self.shard);
         }
     }
 
@@ -348,6 +353,21 @@ fn raft_config(config: &Config) -> raft::Config {
         #[cfg(debug_assertions)]
         planted: config.planted_raft,
     }
+}
+
+/// Gives entries that came over a link a buffer of their own. Their data are slices of the chunk that the
+/// link received, and would hold all of it in memory for as long as one of them is kept. A long one fills its
+/// chunk.
+fn own_entries(entries: &mut [raft::Entry]) {
+    const LONG: usize = 64 << 10;
+    let short = || |entry: &&mut raft::Entry| !entry.data.is_empty() && entry.data.len() < LONG;
+    let bytes = entries.iter_mut().filter(short()).map(|entry| entry.data.len()).sum();
+    let mut buffer = BytesMut::with_capacity(bytes);
+    for entry in entries.iter_mut().filter(short()) {
+        buffer.extend_from_slice(&entry.data);
+        entry.data = buffer.split().freeze();
+    }
+    assert!(buffer.is_empty(), "{} bytes were copied for no entry", buffer.len());
 }
 
 /// The low half of a random number: what raft takes as jitter.

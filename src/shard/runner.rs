@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId, NodeId, ShardId};
-use crate::log::{Lane, LogFailure, ReadError};
+use crate::log::Lane;
 use crate::raft;
 use crate::route::call::{Failure, FailureKind, Request};
 use crate::route::outbox::Outbox;
@@ -20,6 +20,7 @@ use crate::route::window::Windows;
 use crate::shard::calls::{Calls, Moment, Outcome, Sending};
 use crate::shard::config::{Config, PlantedBug};
 use crate::shard::directory::{Directory, Known, News};
+use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
 use crate::shard::pipeline::Pipeline;
 use crate::shard::replica::{LogRead, Output, Replica, Turn};
@@ -77,29 +78,6 @@ pub struct ReplicaStart {
     pub shard: ShardId,
     /// What its log holds.
     pub recovered: raft::Recovered,
-}
-
-/// Why a runner ended other than by being asked to. The process says it and ends.
-#[derive(Clone, Debug)]
-pub enum RunEnd {
-    /// A log write failed: what the disk holds is no longer known.
-    LogWrite(LogFailure),
-    /// Entries that the log holds cannot be read.
-    LogRead {
-        /// The shard that they are of.
-        shard: ShardId,
-        /// Why.
-        source: ReadError,
-    },
-}
-
-impl std::fmt::Display for RunEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::LogWrite(failure) => failure.fmt(f),
-            Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
-        }
-    }
 }
 
 /// What a shard's log holds makes no sense: it was damaged in a way that no checksum shows.
@@ -182,25 +160,16 @@ impl<E: Env> Runner<E> {
         });
         loop {
             self.wake.wait().await;
-            self.turn();
-            if let Some(failure) = lanes.iter().find_map(Lane::failed) {
+            let end = self.turn();
+            let failure = lanes.iter().find_map(Lane::failed);
+            if let Some(end) = failure.map(RunEnd::LogWrite).or(end) {
                 self.inner.borrow_mut().has_stopped = true;
-                return Err(RunEnd::LogWrite(failure));
-            }
-            if let Some((shard, source)) = self.unreadable() {
-                self.inner.borrow_mut().has_stopped = true;
-                return Err(RunEnd::LogRead { shard, source });
+                return Err(end);
             }
             if self.inner.borrow().has_stopped && running.get() == 0 {
                 return Ok(());
             }
         }
-    }
-
-    /// A replica whose entries could not be read from the log.
-    fn unreadable(&self) -> Option<(ShardId, ReadError)> {
-        let inner = self.inner.borrow();
-        inner.replicas.values().find_map(|replica| Some((replica.shard, replica.unreadable.clone()?)))
     }
 
     /// Something arrived for a replica or caller of this core.
@@ -413,11 +382,12 @@ impl<E: Env> Runner<E> {
         self.wake.raise();
     }
 
-    /// Takes one turn: everything that has arrived, then the clock, then every replica that changed.
-    fn turn(&self) {
+    /// Takes one turn: everything that has arrived, then the clock, then every replica that changed. Says why
+    /// the process has to end, where it has to.
+    fn turn(&self) -> Option<RunEnd> {
         let (now, random) = (self.env.now(), self.env.random());
         let mut inner = self.inner.borrow_mut();
-        let reads = inner.turn(now, random);
+        let (reads, end) = inner.turn(now, random);
         let has_more = inner.has_more();
         drop(inner);
         for read in reads {
@@ -427,6 +397,7 @@ impl<E: Env> Runner<E> {
             self.wake.raise();
         }
         self.outgoing.raise();
+        end
     }
 
     /// Reads entries in a task of their own; they come back as an event.
@@ -458,7 +429,7 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    fn turn(&mut self, now: Instant, random: u64) -> Vec<LogRead> {
+    fn turn(&mut self, now: Instant, random: u64) -> (Vec<LogRead>, Option<RunEnd>) {
         let mut out = Output::default();
         let mut turn = Turn { config: &self.config.clone(), now, random, out: &mut out };
         self.take_completions(&mut turn);
@@ -470,7 +441,7 @@ impl<E: Env> Inner<E> {
         self.take_ticks(&mut turn);
         self.drive(&mut turn);
         self.route(&mut out, now);
-        std::mem::take(&mut out.reads)
+        (std::mem::take(&mut out.reads), out.end)
     }
 
     fn has_more(&self) -> bool {
@@ -546,8 +517,7 @@ impl<E: Env> Inner<E> {
             return;
         }
         self.ticked_at = Instant(self.ticked_at.0 + ticks * tick_us);
-        // More ticks than this mean the same to every timer that there is.
-        let ticks = ticks.min(u64::from(self.config.times.election_ticks) * 4);
+        let ticks = ticks.min(self.ticks_at_once_max());
         if self.is_entitled {
             for replica in self.replicas.values_mut() {
                 for _ in 0..ticks {
@@ -562,6 +532,17 @@ impl<E: Env> Inner<E> {
         calls.tick(&Moment { now: turn.now, directory }, &mut sendings);
         self.route_calls(sendings);
         self.sweep(turn);
+    }
+
+    /// The most ticks that are counted at once. A process that was stopped for a while finds what its peers
+    /// said meanwhile in its sockets: it hears them before it takes them for silent, so half an election
+    /// timeout is all that a stop counts. A lease must not take a stop for shorter than it was.
+    fn ticks_at_once_max(&self) -> u64 {
+        let election = u64::from(self.config.times.election_ticks);
+        match self.config.read_mode {
+            raft::ReadMode::ReadIndex => (election / 2).max(1),
+            raft::ReadMode::Lease => election * 4,
+        }
     }
 
     /// Forgets, once a second, what nobody waits for any more.
@@ -609,8 +590,7 @@ impl<E: Env> Inner<E> {
 
     fn route_parcel(&mut self, node: NodeId, parcel: Parcel, now: Instant, sendings: &mut Vec<Sending>) {
         if node != self.config.node() {
-            // What finds no room is raft's, which sends again; a reply always has room.
-            let _ = self.links.push(node, parcel);
+            self.push_link(node, parcel);
             return;
         }
         match parcel {
@@ -622,6 +602,16 @@ impl<E: Env> Inner<E> {
                 let core = self.core_for(&parcel);
                 self.push_mesh(core, MeshItem::Parcel(parcel));
             }
+        }
+    }
+
+    /// Leaves a parcel for another node. Of what finds no room raft's are sent again by raft, and a long
+    /// answer is replaced by a short one, which always has room.
+    fn push_link(&mut self, node: NodeId, parcel: Parcel) {
+        if let Err(Parcel::Reply(mut reply)) = self.links.push(node, parcel) {
+            reply.shorten();
+            let pushed = self.links.push(node, Parcel::Reply(reply));
+            assert!(pushed.is_ok(), "a short reply to node {node} found no room");
         }
     }
 

@@ -1,0 +1,43 @@
+//! Why a runner ends without being asked to.
+
+use std::fmt;
+
+use crate::ids::{Index, ShardId};
+use crate::kv::DecodeError;
+use crate::log::{LogFailure, ReadError};
+
+/// Why a runner ended other than by being asked to. The process says it and ends.
+#[derive(Clone, Debug)]
+pub enum RunEnd {
+    /// A log write failed: what the disk holds is no longer known.
+    LogWrite(LogFailure),
+    /// Entries that the log holds cannot be read.
+    LogRead {
+        /// The shard that they are of.
+        shard: ShardId,
+        /// Why.
+        source: ReadError,
+    },
+    /// A committed entry is no command that this version knows: a newer version proposed it, or a peer's
+    /// memory failed it. It can be neither applied nor left out.
+    Command {
+        /// The shard that it is of.
+        shard: ShardId,
+        /// The entry.
+        index: Index,
+        /// What makes no sense in it.
+        source: DecodeError,
+    },
+}
+
+impl fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LogWrite(failure) => failure.fmt(f),
+            Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
+            Self::Command { shard, index, source } => {
+                write!(f, "entry {index} of shard {shard} is no command of this version: {source}")
+            }
+        }
+    }
+}
