@@ -42,7 +42,9 @@ impl<E: Env> Replica<E> {
                 self.state.restarted();
             }
         }
-        self.raft.applied(self.state.applied());
+        let (applied, committed) = (self.state.applied(), self.committed);
+        assert!(applied <= committed, "shard {}: applied {applied} of {committed}", self.shard);
+        self.raft.applied(applied);
         self.answer_ready_reads(turn);
     }
 
@@ -62,6 +64,7 @@ impl<E: Env> Replica<E> {
         match (purpose, result) {
             (ReadPurpose::Follower(to), Ok(entries)) => self.raft.fetched(to, entries),
             (ReadPurpose::Apply, Ok(entries)) => {
+                assert!(self.is_fetching, "shard {shard}: entries are here that were not asked for");
                 self.is_fetching = false;
                 self.fetched = entries.into();
                 self.apply(turn);

@@ -117,6 +117,7 @@ impl Calls {
         }
         self.count += 1;
         let member = stream.map(|stream| self.orders.join(stream, shard));
+        assert!(self.count <= self.config.limits.calls_max, "{} calls are held", self.count);
         let pending = Pending {
             shard,
             request,
@@ -229,6 +230,7 @@ impl Calls {
     /// Time passes: deadlines, second sendings, and another look at what is parked.
     pub(crate) fn tick(&mut self, moment: &Moment<'_>, out: &mut Vec<Sending>) {
         self.expire_sent(moment, out);
+        self.check();
         let shards: Vec<ShardId> = self.parked.keys().copied().collect();
         for shard in shards {
             self.expire_parked(shard, moment.now);
@@ -248,6 +250,20 @@ impl Calls {
         for pending in parked {
             self.finish(pending, Err(Failure::of(FailureKind::ShuttingDown)));
         }
+    }
+
+    /// What holds between any two events.
+    fn check(&self) {
+        let parked: usize = self.parked.values().map(VecDeque::len).sum();
+        assert_eq!(parked, self.parked_count, "calls that wait for a leader are counted");
+        let held = parked + self.sent.len();
+        assert!(held <= self.count, "{held} calls are parked or sent, {} are held in all", self.count);
+        let newest = self.sent.last_key_value().map_or(0, |(number, _)| *number);
+        assert!(
+            newest <= self.last_number,
+            "call {newest} was sent, the last number is {}",
+            self.last_number
+        );
     }
 
     /// Whether this life of this core made the call: numbers begin anew with each life.

@@ -79,6 +79,9 @@ impl Orders {
     pub(crate) fn queue(&mut self, member: Member, pending: Pending) {
         let line = self.line(member);
         let at = line.waiting.partition_point(|(other, _)| other.sequence < member.sequence);
+        let is_there = line.waiting.get(at).is_some_and(|(other, _)| *other == member);
+        assert!(!is_there, "call {} of stream {} waits twice", member.sequence, member.stream);
+        assert!(member.sequence <= line.last_sequence, "call {} never joined", member.sequence);
         line.waiting.insert(at, (member, pending));
     }
 
@@ -99,6 +102,13 @@ impl Orders {
         let order = Order { stream: member.stream, epoch: line.epoch, position: line.position };
         line.position += 1;
         line.in_flight += 1;
+        assert!(
+            line.in_flight <= IN_FLIGHT_MAX,
+            "{} calls in flight in epoch {}",
+            line.in_flight,
+            line.epoch
+        );
+        assert!(line.in_flight as u64 <= line.position, "{} of {} calls", line.in_flight, line.position);
         Some((pending, order))
     }
 

@@ -192,6 +192,8 @@ impl<E: Env> Replica<E> {
     /// The lane says that the persist of this number is durable.
     pub(crate) fn persisted(&mut self, number: u64, turn: &mut Turn<'_>) {
         let done = self.persists.pop_front().expect("the lane completes only what it was given");
+        let waiting = self.unwritten.len();
+        assert!(self.persists.len() >= waiting, "{waiting} writes are not given to the lane yet");
         assert_eq!(done.completion.number, number, "shard {}: persists complete in order", self.shard);
         self.send(done.then_send, turn);
         self.raft.persisted(done.completion);
@@ -222,6 +224,8 @@ impl<E: Env> Replica<E> {
         }
         assert!(ready.commit >= self.committed, "commit {} after {}", ready.commit, self.committed);
         self.committed = ready.commit;
+        let (applied, commit) = (self.state.applied(), self.committed);
+        assert!(applied <= commit, "shard {}: applied {applied} of {commit} committed", self.shard);
         for read in ready.reads {
             self.read_index_known(read, turn);
         }
@@ -241,6 +245,8 @@ impl<E: Env> Replica<E> {
 
     fn persist(&mut self, persist: raft::Persist) {
         let completion = persist.completion();
+        let before = self.persists.back().map_or(0, |persist| persist.completion.number);
+        assert!(completion.number > before, "write {} follows write {before}", completion.number);
         self.persists.push_back(PersistInFlight { completion, then_send: persist.then_send });
         self.unwritten.push_back(log::Append {
             shard: self.shard,

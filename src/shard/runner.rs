@@ -105,6 +105,12 @@ impl<E: Env> Runner<E> {
     ) -> Result<Self, Unreadable> {
         let now = env.now();
         let wake = Signal::default();
+        assert!(
+            config.place.core.0 < config.layout.cores,
+            "core {} of {}",
+            config.place.core,
+            config.layout.cores
+        );
         for lane in lanes.values() {
             lane.set_signal(wake.clone());
         }
@@ -112,6 +118,7 @@ impl<E: Env> Runner<E> {
         for start in starts {
             let shard = start.shard;
             let lane = lanes.get(&config.layout.lane_of(shard)).expect("a core's shards lie on its lanes");
+            assert!(!replicas.contains_key(&shard), "shard {shard} is started twice");
             let replica = Replica::new((&config, shard), start.recovered, lane.clone(), (now, env.random()));
             replicas.insert(shard, replica.map_err(|source| Unreadable { shard, source })?);
         }
@@ -511,8 +518,13 @@ impl<E: Env> Inner<E> {
 
     fn take_ticks(&mut self, turn: &mut Turn<'_>) {
         let tick_us = u64::try_from(self.config.times.tick.as_micros()).expect("a tick is short").max(1);
-        let elapsed_us = turn.now.0.saturating_sub(self.ticked_at.0);
-        let ticks = elapsed_us / tick_us;
+        assert!(
+            turn.now >= self.ticked_at,
+            "the clock went back from {:?} to {:?}",
+            self.ticked_at,
+            turn.now
+        );
+        let ticks = (turn.now.0 - self.ticked_at.0) / tick_us;
         if ticks == 0 {
             return;
         }

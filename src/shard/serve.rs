@@ -51,6 +51,7 @@ impl<E: Env> Replica<E> {
         command.encode(&mut data);
         match self.raft.propose(data.into()) {
             Ok((index, term)) => {
+                assert!(index > self.committed, "entry {index} is proposed, {} is committed", self.committed);
                 let earlier = self.waiters.insert(index, Waiter { term, caller });
                 if let Some(earlier) = earlier {
                     assert!(earlier.term < term, "two proposals of term {term} at index {index}");
@@ -69,7 +70,8 @@ impl<E: Env> Replica<E> {
         let token = self.last_token;
         match self.raft.read(token) {
             Ok(()) => {
-                self.reads.insert(token, waiter);
+                let before = self.reads.insert(token, waiter);
+                assert!(before.is_none(), "shard {}: token {token} is used twice", self.shard);
             }
             Err(ReadError::NotYet) if self.reads_early.len() < turn.config.limits.reads_pending_max => {
                 self.reads_early.push_back(waiter);
@@ -98,7 +100,8 @@ impl<E: Env> Replica<E> {
         if self.state.applied() >= read.index || turn.config.is_planted(PlantedBug::ReadBeforeApplied) {
             self.answer_query(waiter, turn);
         } else {
-            self.reads_ready.insert((read.index, read.token), waiter);
+            let before = self.reads_ready.insert((read.index, read.token), waiter);
+            assert!(before.is_none(), "shard {}: token {} is ready twice", self.shard, read.token);
         }
     }
 

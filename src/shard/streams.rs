@@ -88,6 +88,8 @@ impl Streams {
         }
         stream.next_position += 1;
         stream.waiting.push_back(call);
+        assert!(stream.waiting.len() <= WAITING_MAX, "{} calls wait in one stream", stream.waiting.len());
+        assert!(self.streams.len() <= self.streams_max, "{} streams are kept apart", self.streams.len());
         self.runnable.push_back(key);
         refused
     }
@@ -188,6 +190,8 @@ impl Stream {
         } else {
             return None;
         }
+        let (changes, reads) = (self.changes, self.reads);
+        assert!(changes == 0 || reads == 0, "{changes} changes and {reads} reads of one stream at once");
         self.waiting.pop_front()
     }
 }
