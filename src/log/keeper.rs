@@ -20,17 +20,18 @@
 //! It lives on its lane's core, spawned by the writer, and ends before it. It deliberately decides nothing
 //! about entries: what is not needed is said by `release`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::env::signal::AnswerSender;
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::ShardId;
 
 use super::batch::{Place, SegmentId};
 use super::error::{Doing, LogFailure};
-use super::lane::{Active, FilledBy, Lane, Phase, SegmentState, Space, State};
-use super::manifest::{ManifestFile, Mark, SEGMENTS_MAX, SegmentMeta};
+use super::lane::{Active, FilledBy, Lane, Phase, SegmentState, Space, State, Switch};
+use super::manifest::{ManifestFile, Mark, SEGMENTS_MAX, SegmentMeta, table_name};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::{Origin, Pending};
@@ -51,6 +52,7 @@ enum Chore {
     Make,
     Restate(Vec<ShardId>),
     Release(SegmentId, Mark),
+    Switch,
     End,
 }
 
@@ -60,6 +62,13 @@ struct Keeper<E: Env> {
     is_changed: bool,
     made: Option<Active<E>>,
     released: Option<SegmentId>,
+    switched: Vec<Switched>,
+}
+
+/// A table that the next manifest write makes take effect: who waits for it, and the file of the one before.
+struct Switched {
+    sender: AnswerSender<()>,
+    replaced: Option<PathBuf>,
 }
 
 impl<E: Env> Lane<E> {
@@ -67,7 +76,14 @@ impl<E: Env> Lane<E> {
     pub(super) async fn keep(self) {
         let file = self.shared.state.borrow_mut().manifest.take();
         let file = file.expect("recovery left the manifest here, and a lane is run once");
-        let mut keeper = Keeper { lane: self.clone(), file, is_changed: false, made: None, released: None };
+        let mut keeper = Keeper {
+            lane: self.clone(),
+            file,
+            is_changed: false,
+            made: None,
+            released: None,
+            switched: Vec::new(),
+        };
         while let Some(result) = keeper.turn().await {
             match result {
                 Ok(()) => {}
@@ -97,6 +113,7 @@ impl<E: Env> Keeper<E> {
                 self.released = Some(id);
                 self.is_changed = true;
             }
+            Chore::Switch => self.switch(),
             Chore::End => return None,
         }
         Some(Ok(()))
@@ -113,6 +130,10 @@ impl<E: Env> Keeper<E> {
             return Chore::End;
         }
         let is_closing = state.phase >= Phase::Closing;
+        // First: a table takes no room, and what it stands for may free some.
+        if !state.switches.is_empty() {
+            return Chore::Switch;
+        }
         if state.spare.is_none() && (state.needs_spare || !is_closing) {
             let is_room = state.segments.len() < SEGMENTS_MAX;
             return if is_room { Chore::Make } else { Chore::WaitForSpace };
@@ -152,6 +173,18 @@ impl<E: Env> Keeper<E> {
             });
         }
         self.lane.shared.wake.raise();
+    }
+
+    /// Enters the tables that are to take effect.
+    fn switch(&mut self) {
+        let switches = std::mem::take(&mut self.lane.shared.state.borrow_mut().switches);
+        for Switch { shard, table, sender } in switches {
+            let before = self.file.manifest.switch_table(shard, table);
+            let name = before.map(|before| table_name(shard, before.generation));
+            let replaced = name.map(|name| self.lane.shared.dir.join(name));
+            self.switched.push(Switched { sender, replaced });
+            self.is_changed = true;
+        }
     }
 
     /// Makes a segment's file and enters it in the manifest, along with the ends that became known.
@@ -202,6 +235,12 @@ impl<E: Env> Keeper<E> {
         if let Some(made) = self.made.take() {
             self.publish(made);
         }
+        for Switched { sender, replaced } in std::mem::take(&mut self.switched) {
+            sender.send(());
+            if let Some(path) = replaced {
+                self.remove(&path).await?;
+            }
+        }
         match self.released.take() {
             Some(id) => self.dispose(id).await,
             None => Ok(()),
@@ -224,8 +263,13 @@ impl<E: Env> Keeper<E> {
         if shared.state.borrow_mut().forget(id) {
             return Ok(());
         }
-        let failed = |source| LogFailure::new(Doing::RemoveSegment, &path, source);
-        shared.env.remove(&path).await.map_err(failed)?;
+        self.remove(&path).await
+    }
+
+    async fn remove(&self, path: &Path) -> Result<(), LogFailure> {
+        let shared = &self.lane.shared;
+        let failed = |source| LogFailure::new(Doing::RemoveSegment, path, source);
+        shared.env.remove(path).await.map_err(failed)?;
         shared.env.sync_dir(&shared.dir).await.map_err(failed)
     }
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::env::signal::Signal;
+use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{BLOCK_BYTES, Env, Instant};
 use crate::ids::{Index, LaneId, ShardId, Term};
 use crate::raft::{Entry, HardState};
@@ -29,7 +29,7 @@ use crate::raft::{Entry, HardState};
 use super::batch::{BATCH_BYTES_LIMIT, BATCH_HEADER_BYTES, Place, SegmentId};
 use super::error::{Full, LogFailure, OpenError, SettingsError};
 use super::index::{LaneIndex, Notes};
-use super::manifest::{ManifestFile, Mark};
+use super::manifest::{ManifestFile, Mark, TableRef};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::{Origin, Pending, Queue};
@@ -200,6 +200,13 @@ pub(super) enum FilledBy {
     Another,
 }
 
+/// A table that is to take effect.
+pub(super) struct Switch {
+    pub shard: ShardId,
+    pub table: TableRef,
+    pub sender: AnswerSender<()>,
+}
+
 /// How far a lane is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
@@ -234,6 +241,7 @@ pub(super) struct State<E: Env> {
     pub manifest: Option<ManifestFile<E>>,
     pub free: Vec<(SegmentId, u64)>,
     pub restated: Option<SegmentId>,
+    pub switches: Vec<Switch>,
     pub last: Mark,
     pub is_sealed: bool,
     pub written_at: Instant,
@@ -292,6 +300,26 @@ impl<E: Env> Lane<E> {
         let released = Some((index, term));
         let origin = Origin::Lane;
         self.push(Pending { shard, origin, hard_state: None, released, entries: Vec::new(), next: 0, since })
+    }
+
+    /// Has a table stand for all entries of its shard up to the table's index. Its file is durable in the
+    /// lane's directory under [`table_name`](super::manifest::table_name). When the answer comes, so is the
+    /// switch, and the file of the table before it is removed; then what the table stands for may be
+    /// released. No answer: the lane failed or was closed, and the switch may or may not have happened.
+    pub fn switch_table(&self, shard: ShardId, table: TableRef) -> AnswerReceiver<()> {
+        let (sender, receiver) = answer();
+        let mut state = self.shared.state.borrow_mut();
+        if state.failure.is_none() && state.phase < Phase::Closing {
+            state.switches.push(Switch { shard, table, sender });
+        }
+        self.shared.chores.raise();
+        receiver
+    }
+
+    /// Where the lane's files are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
     }
 
     /// Takes the appends that became durable, in the order in which they came.

@@ -1,8 +1,12 @@
-//! A lane's manifest: which segments there are, with what salt, and where each of them ends.
+//! A lane's manifest: which segments there are, with what salt, and where each of them ends; and the table of
+//! each shard that has one.
 //!
 //! ```text
-//! payload:  0      4       8                16            20       24
-//!           ├ lane ┼ count ┼ start sequence ┼ start chain ┼ zeros 4┼ next segment id 8 ┼ count × segment
+//! payload:  0      4          8                16            20       24
+//!           ├ lane ┼ segments ┼ start sequence ┼ start chain ┼ tables ┼ next segment id 8 ┤
+//!           then segments × segment, then tables × table
+//! table:    0       4         8            16      24     32      40                48
+//!           ├ shard ┼ zeros 4 ┼ generation ┼ index ┼ term ┼ bytes ┼ footer checksum ┤
 //! segment:  0    8      16      24       28          32             40
 //!           ├ id ┼ salt ┼ bytes ┼ ended 4┼ end chain ┼ end sequence ┤
 //! ```
@@ -13,16 +17,20 @@
 //!   it in the file is ignored for ever. 0: the segment ends where the next one begins, or where the lane
 //!   does.
 //!
-//! Invariants: ids ascend and are all below the next one; a segment is entered after it was made durable, and
-//! its file is removed or used again after it was taken out.
+//! - A table stands for all entries of its shard up to `index`, of term `term`; `generation` names its file.
 //!
-//! Pure but for [`ManifestFile`], which keeps it in a [`TwinFile`]. It deliberately holds nothing of any
-//! shard.
+//! Invariants: ids ascend and are all below the next one; a segment or table is entered after it was made
+//! durable, and its file is removed or used again after it was taken out. The table of a shard is replaced by
+//! one of a later index alone.
+//!
+//! Pure but for [`ManifestFile`], which keeps it in a [`TwinFile`]. It deliberately knows nothing of what is
+//! in a table.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::env::{BLOCK_BYTES, Env};
-use crate::ids::LaneId;
+use crate::ids::{Index, LaneId, ShardId, Term};
 
 use super::batch::{BatchSequence, Chain, Place, SegmentId};
 use super::codec::Source;
@@ -34,8 +42,46 @@ pub const SEGMENTS_MAX: usize = 65_536;
 
 const FIXED_BYTES: usize = 32;
 const SEGMENT_BYTES: usize = 40;
+const TABLE_BYTES: usize = 48;
 
-const _: () = assert!(FIXED_BYTES + SEGMENTS_MAX * SEGMENT_BYTES <= TWIN_BYTES_MAX);
+/// The most shards that a lane may have, and so the most tables.
+pub const TABLES_MAX: usize = 16_384;
+
+const _: () =
+    assert!(FIXED_BYTES + SEGMENTS_MAX * SEGMENT_BYTES + TABLES_MAX * TABLE_BYTES <= TWIN_BYTES_MAX);
+
+const TABLE_NAME_START: &str = "table-";
+const TABLE_NAME_END: &str = ".tab";
+
+/// The table of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableRef {
+    /// Names its file among all that the shard ever had.
+    pub generation: u64,
+    /// The last entry that it stands for.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+    /// The size of its file.
+    pub bytes: u64,
+    /// The checksum of its footer, and so of all that the footer covers.
+    pub footer_checksum: u64,
+}
+
+/// The name of the file of a shard's table.
+#[must_use]
+pub fn table_name(shard: ShardId, generation: u64) -> String {
+    format!("{TABLE_NAME_START}{:05}-{generation:016x}{TABLE_NAME_END}", shard.0)
+}
+
+/// The shard and generation of a file's name; `None` where it is no table's.
+#[must_use]
+pub fn table_of_name(name: &str) -> Option<(ShardId, u64)> {
+    let rest = name.strip_prefix(TABLE_NAME_START)?.strip_suffix(TABLE_NAME_END)?;
+    let (shard, generation) = rest.split_once('-')?;
+    let of = (ShardId(shard.parse().ok()?), u64::from_str_radix(generation, 16).ok()?);
+    (table_name(of.0, of.1) == name).then_some(of)
+}
 
 /// A place in the sequence of batches: the last one before it, and its checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,13 +116,21 @@ pub struct Manifest {
     pub next_segment: SegmentId,
     /// The segments, oldest first.
     pub segments: Vec<SegmentMeta>,
+    /// The shards' tables.
+    pub tables: BTreeMap<ShardId, TableRef>,
 }
 
 impl Manifest {
     /// The manifest of a new lane.
     #[must_use]
     pub fn new(lane: LaneId) -> Self {
-        Self { lane, start: Mark::default(), next_segment: SegmentId(1), segments: Vec::new() }
+        Self {
+            lane,
+            start: Mark::default(),
+            next_segment: SegmentId(1),
+            segments: Vec::new(),
+            tables: BTreeMap::new(),
+        }
     }
 
     /// Where batches of a segment belong.
@@ -123,18 +177,29 @@ impl Manifest {
         self.start = end;
     }
 
+    /// Enters a table; the one that it replaces.
+    pub fn switch_table(&mut self, shard: ShardId, table: TableRef) -> Option<TableRef> {
+        let before = self.tables.insert(shard, table);
+        let is_later = before.is_none_or(|before| before.index < table.index);
+        assert!(is_later, "shard {shard}: {table:?} replaces {before:?}");
+        before
+    }
+
     /// The payload of the twin file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let count = self.segments.len();
         assert!(count <= SEGMENTS_MAX, "{count} segments are above {SEGMENTS_MAX}");
         let count = u32::try_from(count).expect("it was compared with SEGMENTS_MAX");
-        let mut out = Vec::with_capacity(FIXED_BYTES + self.segments.len() * SEGMENT_BYTES);
+        assert!(self.tables.len() <= TABLES_MAX, "{} tables are above {TABLES_MAX}", self.tables.len());
+        let tables = u32::try_from(self.tables.len()).expect("it was compared with TABLES_MAX");
+        let of_segments = self.segments.len() * SEGMENT_BYTES;
+        let mut out = Vec::with_capacity(FIXED_BYTES + of_segments + self.tables.len() * TABLE_BYTES);
         out.extend_from_slice(&self.lane.0.to_le_bytes());
         out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(&self.start.sequence.0.to_le_bytes());
         out.extend_from_slice(&self.start.chain.0.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&tables.to_le_bytes());
         out.extend_from_slice(&self.next_segment.0.to_le_bytes());
         for segment in &self.segments {
             let end = segment.end.unwrap_or_default();
@@ -144,6 +209,14 @@ impl Manifest {
             out.extend_from_slice(&u32::from(segment.end.is_some()).to_le_bytes());
             out.extend_from_slice(&end.chain.0.to_le_bytes());
             out.extend_from_slice(&end.sequence.0.to_le_bytes());
+        }
+        for (shard, table) in &self.tables {
+            out.extend_from_slice(&shard.0.to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+            let TableRef { generation, index, term, bytes, footer_checksum } = *table;
+            for field in [generation, index.0, term.0, bytes, footer_checksum] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
         }
         out
     }
@@ -156,9 +229,10 @@ impl Manifest {
         let count = source.u32()? as usize;
         let sequence = BatchSequence(source.u64()?);
         let chain = Chain(source.u32()?);
-        let _zeros = source.u32()?;
+        let tables = source.u32()? as usize;
         let next_segment = SegmentId(source.u64()?);
-        if count > SEGMENTS_MAX || source.remaining() != count * SEGMENT_BYTES {
+        let is_bounded = count <= SEGMENTS_MAX && tables <= TABLES_MAX;
+        if !is_bounded || source.remaining() != count * SEGMENT_BYTES + tables * TABLE_BYTES {
             return None;
         }
         let mut segments: Vec<SegmentMeta> = Vec::with_capacity(count);
@@ -173,8 +247,25 @@ impl Manifest {
             }
             segments.push(segment);
         }
-        Some(Self { lane, start: Mark { sequence, chain }, next_segment, segments })
+        let tables = decode_tables(&mut source, tables)?;
+        Some(Self { lane, start: Mark { sequence, chain }, next_segment, segments, tables })
     }
+}
+
+fn decode_tables(source: &mut Source<'_>, count: usize) -> Option<BTreeMap<ShardId, TableRef>> {
+    let mut tables = BTreeMap::new();
+    for _ in 0..count {
+        let shard = ShardId(source.u32()?);
+        let zeros = source.u32()?;
+        let (generation, index) = (source.u64()?, Index(source.u64()?));
+        let (term, bytes, footer_checksum) = (Term(source.u64()?), source.u64()?, source.u64()?);
+        let ascends = tables.last_key_value().is_none_or(|(last, _)| *last < shard);
+        if !ascends || zeros != 0 || index == Index(0) || term == Term(0) || bytes == 0 {
+            return None;
+        }
+        tables.insert(shard, TableRef { generation, index, term, bytes, footer_checksum });
+    }
+    Some(tables)
 }
 
 fn decode_segment(source: &mut Source<'_>) -> Option<SegmentMeta> {
@@ -244,10 +335,26 @@ mod tests {
             manifest.enter(SegmentMeta { id, salt, bytes: 8192, end: None });
         }
         manifest.record_end(SegmentId(1), Mark { sequence: BatchSequence(9), chain: Chain(4) });
+        for (shard, index) in [(5, 7), (2, 9), (5, 8)] {
+            let (index, term) = (Index(index), Term(3));
+            let table = TableRef { generation: index.0 << 40, index, term, bytes: 8192, footer_checksum: 6 };
+            manifest.switch_table(ShardId(shard), table);
+        }
+        assert_eq!(manifest.tables.len(), 2);
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes).as_ref(), Some(&manifest));
         for len in 0..bytes.len() {
             assert_eq!(Manifest::decode(&bytes[..len]), None, "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_known_by_its_name() {
+        let name = table_name(ShardId(7), 0xabc);
+        assert_eq!(name, "table-00007-0000000000000abc.tab");
+        assert_eq!(table_of_name(&name), Some((ShardId(7), 0xabc)));
+        for other in ["table-7-0000000000000abc.tab", "table-00007-0000000000000ABC.tab", "table-00007.tab"] {
+            assert_eq!(table_of_name(other), None, "{other}");
         }
     }
 

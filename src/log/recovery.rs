@@ -34,7 +34,7 @@
 //!
 //! It lives on its lane's core. It deliberately prints nothing: it returns facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ use super::identity::prepared_dir;
 use super::index::{LaneIndex, Notes, Position};
 use super::keeper::make_segment;
 use super::lane::{Active, Buffers, FilledBy, LaneConfig, Phase, SegmentState, Space, State, Tail};
-use super::manifest::{ManifestFile, Mark, SegmentMeta};
+use super::manifest::{ManifestFile, Mark, SegmentMeta, TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::Queue;
@@ -64,6 +64,8 @@ use super::walk::{Held, Walk, walk};
 pub struct Recovery {
     /// The shards that the log holds anything of.
     pub shards: BTreeMap<ShardId, RecoveredShard>,
+    /// The shards' tables: what each stands for is not in the log any more, or need not be.
+    pub tables: BTreeMap<ShardId, TableRef>,
     /// The torn tail that was cut.
     pub cut: Option<Cut>,
     /// The last batch, which no other covered: it was written again.
@@ -150,7 +152,8 @@ pub(super) async fn recover<E: Env>(
 
     let mut recovery = facts(&walk, cut, report);
     recovery.carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
-    clean(env, dir, &file, &found, &mut recovery).await?;
+    recovery.tables = file.manifest.tables.clone();
+    clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
     let segments = segment_states(&file, &walk);
     let state = State {
         tails: tails(&walk.index),
@@ -168,6 +171,7 @@ pub(super) async fn recover<E: Env>(
         manifest: Some(file),
         free: Vec::new(),
         restated: None,
+        switches: Vec::new(),
         last: walk.last,
         is_sealed: position == SEGMENT_DATA_AT,
         written_at: env.now(),
@@ -253,17 +257,26 @@ fn record<E: Env>(file: &mut ManifestFile<E>, walk: &Walk<'_>, config: &LaneConf
     }
 }
 
-/// Removes the files of segments that the manifest does not name, where its copies were whole and agreed.
+/// The files of segments and tables that the manifest does not name.
+fn unnamed<'a, E: Env>(file: &ManifestFile<E>, names: &'a [String]) -> Vec<&'a str> {
+    let manifest = &file.manifest;
+    let segments: BTreeSet<String> =
+        manifest.segments.iter().map(|segment| segment_name(segment.id)).collect();
+    let tables: BTreeSet<String> =
+        manifest.tables.iter().map(|(shard, table)| table_name(*shard, table.generation)).collect();
+    let is_ours = |name: &str| segment_of_name(name).is_some() || table_of_name(name).is_some();
+    let is_named = |name: &str| segments.contains(name) || tables.contains(name);
+    names.iter().map(String::as_str).filter(|name| is_ours(name) && !is_named(name)).collect()
+}
+
+/// Removes the files that the manifest does not name, where its copies were whole and agreed.
 async fn clean<E: Env>(
     env: &E,
     dir: &Path,
-    file: &ManifestFile<E>,
-    found: &[SegmentId],
+    unnamed: Vec<&str>,
     recovery: &mut Recovery,
 ) -> Result<(), OpenError> {
-    let is_named = |id: &SegmentId| file.manifest.segments.iter().any(|segment| segment.id == *id);
-    let unnamed: Vec<PathBuf> =
-        found.iter().filter(|id| !is_named(id)).map(|id| dir.join(segment_name(*id))).collect();
+    let unnamed: Vec<PathBuf> = unnamed.into_iter().map(|name| dir.join(name)).collect();
     if !recovery.manifest.agree() {
         recovery.kept = unnamed;
         return Ok(());
@@ -291,6 +304,7 @@ fn facts(walk: &Walk<'_>, cut: Option<Cut>, manifest: TwinReport) -> Recovery {
     });
     Recovery {
         shards: shards.collect(),
+        tables: BTreeMap::new(),
         cut,
         carried: None,
         segments: walk.ends.len(),
