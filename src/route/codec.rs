@@ -34,6 +34,11 @@ use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
 pub enum DecodeError {
     /// It ends before it is whole.
     Short,
+    /// Bytes follow what is whole.
+    Long {
+        /// How many.
+        bytes: usize,
+    },
     /// A field holds what none of its meanings is.
     Unknown {
         /// Which field.
@@ -51,6 +56,7 @@ impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Short => write!(f, "the parcel ends early"),
+            Self::Long { bytes } => write!(f, "{bytes} bytes follow the parcel's end"),
             Self::Unknown { field, value } => {
                 write!(f, "the parcel's {field} is {value}, which means nothing")
             }
@@ -166,7 +172,11 @@ fn decode_call(mut bytes: Bytes) -> Result<Call, DecodeError> {
             Request::Query { query: kv::Query::decode(bytes)?, consistency }
         }
         2 => Request::Command(kv::Command::decode(bytes)?),
-        3 => Request::Transfer { to: some_node(take_u32(&mut bytes)?) },
+        3 => {
+            let to = some_node(take_u32(&mut bytes)?);
+            ended(&bytes)?;
+            Request::Transfer { to }
+        }
         other => return Err(unknown("request", other)),
     };
     Ok(Call { id, shard, term, remaining, order, request })
@@ -231,7 +241,11 @@ fn decode_body(mut bytes: Bytes) -> Result<Body, DecodeError> {
     match take_u8(&mut bytes)? {
         1 => Ok(Body::Query(kv::QueryAnswer::decode(bytes)?)),
         2 => Ok(Body::Command(kv::Answer::decode(bytes)?)),
-        3 => Ok(Body::Transferred { leader: NodeId(take_u32(&mut bytes)?) }),
+        3 => {
+            let leader = NodeId(take_u32(&mut bytes)?);
+            ended(&bytes)?;
+            Ok(Body::Transferred { leader })
+        }
         other => Err(unknown("body", other)),
     }
 }
@@ -265,9 +279,10 @@ fn decode_failure(mut bytes: Bytes) -> Result<Failure, DecodeError> {
         6 => FailureKind::ShuttingDown,
         7 => FailureKind::Damaged,
         8 => FailureKind::TransferFailed,
-        REFUSED => FailureKind::Refused(kv::Refusal::decode(bytes)?),
+        REFUSED => FailureKind::Refused(kv::Refusal::decode(std::mem::take(&mut bytes))?),
         other => return Err(unknown("failure", other)),
     };
+    ended(&bytes)?;
     Ok(Failure { kind, leader, retry_after })
 }
 
@@ -297,6 +312,11 @@ fn take_u32(bytes: &mut Bytes) -> Result<u32, DecodeError> {
 
 fn take_u64(bytes: &mut Bytes) -> Result<u64, DecodeError> {
     bytes.try_get_u64_le().map_err(|_| DecodeError::Short)
+}
+
+/// Whether nothing is left: what is long enough may still be too long.
+fn ended(bytes: &Bytes) -> Result<(), DecodeError> {
+    if bytes.is_empty() { Ok(()) } else { Err(DecodeError::Long { bytes: bytes.len() }) }
 }
 
 fn unknown(field: &'static str, value: u8) -> DecodeError {

@@ -19,3 +19,6 @@ pub mod parcel;
 pub mod codec;
 pub mod outbox;
 pub mod window;
+
+#[cfg(test)]
+mod codec_tests;
