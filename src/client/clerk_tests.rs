@@ -37,6 +37,8 @@ struct Node {
     answers: BTreeMap<(u64, u64), u64>,
     twists: BTreeMap<&'static str, VecDeque<Twist>>,
     seen: Vec<String>,
+    /// Session and sequence of the transactions that came.
+    stamps: Vec<Option<(u64, u64)>>,
 }
 
 type Shared = Arc<Mutex<Node>>;
@@ -144,6 +146,19 @@ impl Node {
                 let length = self.append(decode(bytes));
                 frame(&v1::AppendResponse { header, succeeded: true, length, version: 1 })
             }
+            "Delete" => {
+                let removed = self.values.remove(&decode::<v1::DeleteRequest>(bytes).key);
+                let existed = removed.is_some();
+                let previous =
+                    removed.map(|value| v1::KeyValue { value: value.into(), ..Default::default() });
+                frame(&v1::DeleteResponse { header, succeeded: true, existed, previous })
+            }
+            "Txn" => {
+                let request: v1::TxnRequest = decode(bytes);
+                self.stamps.push(request.id.map(|id| (id.session, id.sequence)));
+                let results = vec![v1::OperationResult::default(); request.then.len()];
+                frame(&v1::TxnResponse { header, succeeded: true, results })
+            }
             "Scan" => return self.scan(&decode(bytes)),
             other => panic!("this node does not know {other}"),
         }]
@@ -239,6 +254,39 @@ fn an_append_whose_answer_is_lost_happens_once() {
         assert_eq!(seen(&node, "Close"), 1);
         assert_eq!(clerk.append(append("d")).await, Err(Error::Reconnect));
     });
+}
+
+#[test]
+fn a_delete_and_a_txn_are_sent_again_as_what_they_were() {
+    block_on(async {
+        let node = start_node().await;
+        let clerk = connect(&[&address(&node)]);
+        assert!(clerk.append(append("ab")).await.is_ok());
+        twist(&node, "Delete", Twist::Refuse(14, v1::Reason::NoLeader));
+        let deleted = clerk.delete(v1::DeleteRequest { key: "k".into(), ..Default::default() }).await;
+        let previous = deleted.map(|response| response.previous.map(|kv| kv.value));
+        assert_eq!((previous, seen(&node, "Delete")), (Ok(Some("ab".into())), 2));
+        twist(&node, "Txn", Twist::ServeAndReset);
+        let get = v1::GetRequest { key: "k".into(), ..Default::default() };
+        let put = v1::PutRequest { key: "k".into(), ..Default::default() };
+        let then: Vec<v1::Operation> =
+            [v1::operation::Operation::Get(get), v1::operation::Operation::Put(put)]
+                .map(|operation| v1::Operation { operation: Some(operation) })
+                .into();
+        let done = clerk.txn(v1::TxnRequest { then, ..Default::default() }).await;
+        assert_eq!(done.map(|response| response.results.len()), Ok(2));
+        let stamps = with(&node, |node| node.stamps.clone());
+        assert!(stamps.len() == 2 && stamps[0].is_some() && stamps[0] == stamps[1], "{stamps:?}");
+    });
+}
+
+#[test]
+fn a_client_without_good_endpoints_or_with_a_crowd_is_not_made() {
+    let crowd = vec!["n:1".to_owned(); 1 + super::routing::TARGETS_MAX];
+    for endpoints in [Vec::new(), crowd, vec!["n:1".to_owned(), "n".to_owned()]] {
+        let count = endpoints.len();
+        assert!(Clerk::connect(endpoints, Options::default()).is_err(), "{count} endpoints");
+    }
 }
 
 #[test]

@@ -207,3 +207,40 @@ impl fmt::Display for Reason {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setback(cause: Cause, detail: &str) -> Setback {
+        Setback { address: "n1:1".into(), cause, detail: detail.to_owned() }
+    }
+
+    #[test]
+    fn only_one_end_leaves_the_outcome_open() {
+        let last = || setback(Cause::Refused(Reason::DiskFull), "");
+        let ends = [
+            (Error::TryAgain { last: None }, true),
+            (Error::SlowDown { last: Some(last()) }, true),
+            (Error::FreeSpace { last: last() }, true),
+            (Error::ChangeRequest { last: last() }, true),
+            (Error::Reconnect, true),
+            (Error::CheckOutcome { last: Some(last()) }, false),
+        ];
+        for (error, is_not_executed) in ends {
+            assert_eq!(error.is_not_executed(), is_not_executed, "{error}");
+            let text = error.to_string();
+            assert_eq!(text.starts_with("not executed"), is_not_executed, "{text}");
+            let says_last = text.ends_with(" (n1:1 refused: disk full)");
+            assert_eq!(says_last, error.last().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_setback_says_who_and_what() {
+        let said = |cause, detail| setback(cause, detail).to_string();
+        assert_eq!(said(Cause::Unreached, "refused"), "n1:1 could not be reached: refused");
+        assert_eq!(said(Cause::Unanswered, ""), "n1:1 gave no answer");
+        assert_eq!(said(Cause::Refused(Reason::Limit), "a key"), "n1:1 refused: over a limit: a key");
+    }
+}

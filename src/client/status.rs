@@ -124,6 +124,29 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_of_the_contract_is_told_apart() {
+        let reasons = [
+            (v1::Reason::NotLeader, Reason::NotLeader),
+            (v1::Reason::NoLeader, Reason::NoLeader),
+            (v1::Reason::SessionExpired, Reason::SessionExpired),
+            (v1::Reason::SequenceForgotten, Reason::SequenceForgotten),
+            (v1::Reason::SequenceReused, Reason::SequenceReused),
+            (v1::Reason::Overloaded, Reason::Overloaded),
+            (v1::Reason::DiskFull, Reason::DiskFull),
+            (v1::Reason::Damaged, Reason::Damaged),
+            (v1::Reason::Limit, Reason::Limit),
+            (v1::Reason::CrossShard, Reason::CrossShard),
+            (v1::Reason::ShuttingDown, Reason::ShuttingDown),
+        ];
+        for (said, understood) in reasons {
+            let Verdict::Refused(refusal) = judge(UNAVAILABLE, "", Some(&trailer(said, 0))) else {
+                panic!("{said:?} with UNAVAILABLE says that nothing was executed")
+            };
+            assert_eq!(refusal.reason, understood, "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_refusal_keeps_what_the_node_said() {
         let refusal = Refusal {
             reason: Reason::NotLeader,
