@@ -265,3 +265,103 @@ fn shown(key: &Bytes) -> String {
     let dots = if part.len() < key.len() { "…" } else { "" };
     format!("{}{dots}", part.escape_ascii())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::condition::{Comparison as Kind, Target as Of};
+    use v1::operation::Operation as Op;
+
+    const BOUNDS: Bounds<'static> = Bounds { limits: &Limits::DEFAULT, shards: 8 };
+
+    fn get() -> v1::GetRequest {
+        v1::GetRequest { key: "k".into(), ..Default::default() }
+    }
+
+    fn put() -> v1::PutRequest {
+        v1::PutRequest { key: "k".into(), value: "v".into(), return_previous: true, ..Default::default() }
+    }
+
+    fn operations(operations: &[Op]) -> Vec<v1::Operation> {
+        operations.iter().map(|one| v1::Operation { operation: Some(one.clone()) }).collect()
+    }
+
+    fn asked(message: v1::TxnRequest) -> Result<Request, String> {
+        txn(message, &BOUNDS).map(|asked| asked.request).map_err(|status| status.to_string())
+    }
+
+    #[test]
+    fn a_condition_is_what_the_contract_calls_it() {
+        let comparisons = [
+            (Kind::Equal, Comparison::Equal),
+            (Kind::NotEqual, Comparison::NotEqual),
+            (Kind::Less, Comparison::Less),
+            (Kind::Greater, Comparison::Greater),
+        ];
+        let targets = [
+            (Of::Version(3), Target::Version(3)),
+            (Of::CreateRevision(4), Target::CreateRevision(Revision(4))),
+            (Of::ModRevision(5), Target::ModRevision(Revision(5))),
+            (Of::Value("v".into()), Target::Value("v".into())),
+        ];
+        let key = Bytes::from_static(b"k");
+        for (sent, comparison) in comparisons {
+            for (of, target) in targets.clone() {
+                let message = v1::Condition { key: key.clone(), comparison: sent.into(), target: Some(of) };
+                let expected = Condition { key: key.clone(), comparison, target };
+                assert!(matches!(condition(message), Ok(made) if made == expected), "{expected:?}");
+            }
+        }
+        let unknown = v1::Condition { comparison: 9, target: Some(Of::Version(0)), ..Default::default() };
+        let bare = v1::Condition { key, ..Default::default() };
+        for (message, said) in [(unknown, "comparison 9"), (bare, "without a target")] {
+            let refused = condition(message).err().map(|status| status.to_string()).unwrap_or_default();
+            assert!(refused.contains(said), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_txn_with_an_id_or_a_change_goes_through_the_log() {
+        let (id, then) = (Some(v1::RequestId { session: 5, sequence: 2, acknowledged: 1 }), Op::Get(get()));
+        let read = v1::TxnRequest { then: operations(&[then]), ..Default::default() };
+        assert!(matches!(asked(read.clone()), Ok(Request::Query { .. })));
+        let Ok(Request::Command(Command::Write { id: stamp, .. })) = asked(v1::TxnRequest { id, ..read })
+        else {
+            panic!("a stamped Txn is a command")
+        };
+        let (session, sequence, acknowledged) = (SessionId(5), Sequence(2), Sequence(1));
+        assert_eq!(stamp, Some(RequestId { session, sequence, acknowledged }));
+        let write = v1::TxnRequest { otherwise: operations(&[Op::Put(put())]), ..Default::default() };
+        let Ok(Request::Command(Command::Write { id: None, write: Write::Txn(made) })) = asked(write) else {
+            panic!("a Txn that may write is a command")
+        };
+        let (key, value, return_previous) = ("k".into(), "v".into(), Previous::Return);
+        assert_eq!(made.otherwise, [Operation::Put { key, value, return_previous }]);
+    }
+
+    #[test]
+    fn an_operation_of_a_txn_has_nothing_that_is_the_txns() {
+        let id = || Some(v1::RequestId { session: 5, sequence: 2, acknowledged: 1 });
+        let (key, if_mod_revision) = (Bytes::from_static(b"k"), Some(1));
+        let append = v1::AppendRequest { key: key.clone(), ..Default::default() };
+        let delete = v1::DeleteRequest { key, ..Default::default() };
+        let bad = [
+            Op::Get(v1::GetRequest { consistency: v1::Consistency::Stale.into(), ..get() }),
+            Op::Put(v1::PutRequest { id: id(), ..put() }),
+            Op::Put(v1::PutRequest { if_mod_revision, ..put() }),
+            Op::Append(v1::AppendRequest { id: id(), ..append.clone() }),
+            Op::Append(v1::AppendRequest { if_mod_revision, ..append }),
+            Op::Delete(v1::DeleteRequest { id: id(), ..delete.clone() }),
+            Op::Delete(v1::DeleteRequest { if_mod_revision, ..delete }),
+            Op::Txn(v1::TxnRequest::default()),
+        ];
+        for one in bad {
+            let then = operations(&[Op::Get(get()), one.clone()]);
+            let refused = asked(v1::TxnRequest { then, ..Default::default() });
+            assert!(refused.as_ref().is_err_and(|said| said.contains("Txn")), "{one:?}: {refused:?}");
+        }
+        let nameless = vec![v1::Operation { operation: None }];
+        assert!(asked(v1::TxnRequest { then: nameless, ..Default::default() }).is_err());
+        assert!(asked(v1::TxnRequest::default()).is_err(), "no key, so no shard");
+    }
+}
