@@ -511,3 +511,32 @@ async fn a_node_that_is_asked_to_end_says_so_first() {
     }
     cluster.digests_agree().await;
 }
+
+#[tokio::test]
+async fn nodes_of_two_cores_serve_whichever_core_a_connection_is_on() {
+    let quick = ["--cores", "2", "--election-timeout-ms", "600", "--heartbeat-ms", "60"];
+    let mut cluster = Cluster::new(3, &quick);
+    cluster.start_all().await;
+    for node in &cluster.nodes {
+        for shard in 0..SHARDS {
+            write_and_read(node, &cluster.nodes, shard).await;
+            transact(node, shard).await;
+        }
+        // Each connection lands on either core, and both know of both.
+        let status = node.cluster().status(v1::StatusRequest {}).await.expect("it serves").into_inner();
+        let cores: BTreeSet<u32> = status.lanes.iter().map(|lane| lane.core).collect();
+        assert_eq!((cores.len(), status.replicas.len()), (2, SHARDS as usize), "node {}", node.id);
+    }
+    cluster.kill(1);
+    for shard in 0..SHARDS {
+        let key = key_of(shard, "later/");
+        let written = cluster.node(2).kv().put(within(PATIENCE, put(&key, "v"))).await;
+        assert!(written.is_ok(), "two of three serve shard {shard}: {written:?}");
+    }
+    cluster.start_all().await;
+    cluster.digests_agree().await;
+    for id in 1..=3 {
+        let ended = cluster.terminate(id).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use distribkv::edge::store::Serving;
-use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services};
+use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services, accept};
 use distribkv::env::Env as _;
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
@@ -386,4 +386,15 @@ fn a_pipe_in_memory_is_a_connection() {
         assert_eq!(edge.connections(), 0);
     });
     assert!(core.expect("io_uring works where the tests run").join().is_some(), "the executor panicked");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    // Of a range that is kept for examples: no machine has it.
+    let refused = accept::bind("203.0.113.1", 0, 1).expect_err("it is not ours").to_string();
+    assert!(refused.starts_with("cannot listen on 203.0.113.1:0: "), "{refused}");
+    let first = accept::bind("127.0.0.1", 0, 2).expect("the loopback has a free port");
+    let taken = accept::bind("127.0.0.1", first.addresses[0].port(), 1).expect_err("it is taken").to_string();
+    assert_eq!(taken, format!("{} is in use by another process; choose another port", first.addresses[0]));
+    assert_eq!(first.cores.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
 }

@@ -1,8 +1,14 @@
-//! kvctl as a process, without a cluster: its help, its usage errors and its exit codes.
+//! kvctl as a process: its help, its usage errors and its exit codes without a cluster, and every command
+//! against a node.
+
+mod processes;
 
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+
+use processes::{Cluster, SHARDS};
+use serde_json::{Value, json};
 
 /// Runs kvctl with an endpoint that nobody listens on, and nothing on standard input.
 fn kvctl(args: &[&str]) -> Output {
@@ -10,9 +16,13 @@ fn kvctl(args: &[&str]) -> Output {
 }
 
 fn kvctl_with_input(args: &[&str], input: &[u8]) -> Output {
+    kvctl_at(&dead_endpoint(), args, input)
+}
+
+fn kvctl_at(endpoints: &str, args: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvctl"))
         .args(args)
-        .env("KVCTL_ENDPOINTS", dead_endpoint())
+        .env("KVCTL_ENDPOINTS", endpoints)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -144,4 +154,121 @@ fn status_and_health_say_who_could_not_be_reached() {
     let output = kvctl(&["--output", "json", "--timeout", "300ms", "status"]);
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
     assert_eq!(line["reachable"], false);
+}
+
+/// A node on its own, and kvctl with its address.
+struct Served {
+    cluster: Cluster,
+}
+
+impl Served {
+    async fn start() -> Self {
+        Self { cluster: Cluster::quick(1).await }
+    }
+
+    fn run(&self, args: &[&str], input: &[u8]) -> Output {
+        kvctl_at(&self.cluster.node(1).address, args, input)
+    }
+
+    /// What a command prints that ends with this code.
+    fn says(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args, b"");
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The objects that a command prints, one a line.
+    fn tells(&self, args: &[&str], code: i32) -> Vec<Value> {
+        let printed = self.says(&[&["--output", "json"], args].concat(), code);
+        printed.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_put_read_appended_to_and_removed() {
+    let served = Served::start().await;
+    let made = served.says(&["put", "k", "one"], 0);
+    assert!(made.starts_with("ok revision=") && made.ends_with(" version=1\n"), "{made:?}");
+    assert_eq!(served.says(&["get", "k"], 0), "one");
+    let again = served.says(&["put", "k", "two", "--previous"], 0);
+    assert!(again.contains(" version=2\nprevious=one\n"), "{again:?}");
+    assert!(served.says(&["append", "k", "+3"], 0).ends_with(" version=3 length=5\n"));
+    assert_eq!(served.says(&["get", "k", "--stale"], 0), "two+3");
+    let piped = served.run(&["put", "piped", "-"], b"from\nthere");
+    assert_eq!((piped.status.code(), served.says(&["get", "piped"], 0)), (Some(0), "from\nthere".into()));
+
+    let read = &served.tells(&["get", "k"], 0)[0];
+    let revision = read["mod_revision"].as_u64().expect("every key has one").to_string();
+    assert_eq!((read["value"].as_str(), read["version"].as_u64()), (Some("two+3"), Some(3)));
+    let told = format!("k is at mod revision {revision}");
+    assert_fails(&served.run(&["put", "k", "x", "--if-mod-revision", "1"], b""), 1, &told);
+    assert_fails(&served.run(&["append", "k", "x", "--if-mod-revision", "1"], b""), 1, "read k for");
+    assert_fails(&served.run(&["delete", "no", "--if-mod-revision", "1"], b""), 1, "comparison failed");
+    assert_eq!(served.tells(&["put", "k", "x", "--if-mod-revision", "1"], 1)[0]["succeeded"], false);
+    assert_eq!(served.tells(&["append", "k", "x", "--if-mod-revision", &revision], 0)[0]["length"], 6);
+
+    assert!(served.says(&["delete", "k", "--previous"], 0).ends_with("\nprevious=two+3x\n"));
+    assert_fails(&served.run(&["get", "k"], b""), 1, "no such key: k");
+    assert_fails(&served.run(&["delete", "k"], b""), 1, "no such key: k");
+    assert_eq!(served.tells(&["delete", "k"], 1)[0]["existed"], false);
+    let long = "k".repeat(5000);
+    assert_fails(&served.run(&["put", &long, "v"], b""), 2, "over a limit");
+}
+
+#[tokio::test]
+async fn keys_are_scanned_and_a_transaction_is_applied() {
+    let served = Served::start().await;
+    for (key, value) in [("a/1", "x"), ("a/2", "tab\there"), ("b", "y")] {
+        assert!(served.says(&["put", key, value], 0).starts_with("ok"));
+    }
+    assert_eq!(served.says(&["scan"], 0), "a/1\tx\na/2\ttab\\there\nb\ty\n");
+    assert_eq!(served.says(&["scan", "--prefix", "a/", "--keys-only"], 0), "a/1\na/2\n");
+    assert_eq!(served.says(&["scan", "--start", "a/2", "--end", "b"], 0), "a/2\ttab\\there\n");
+    assert_eq!(served.says(&["scan", "--limit", "1"], 0), "a/1\tx\n");
+    assert_eq!(served.tells(&["scan", "--keys-only"], 0).len(), 3);
+    assert_eq!(served.tells(&["scan", "--prefix", "b"], 0)[0]["value"], "y");
+
+    let txn = json!({
+        "conditions": [{"key": "{t}a", "version": 0}],
+        "then": [{"put": {"key": "{t}a", "value": "1"}}, {"append": {"key": "{t}b", "value": "22"}}],
+        "otherwise": [{"get": {"key": "{t}a"}}, {"get": {"key": "{t}c"}}, {"delete": {"key": "{t}b"}}],
+    });
+    let txn = txn.to_string();
+    let apply = |format| served.run(&["--output", format, "txn", "-"], txn.as_bytes());
+    let (first, second, third) = (apply("text"), apply("text"), apply("json"));
+    let codes = [&first, &second, &third].map(|output| output.status.code());
+    assert_eq!(codes, [Some(0), Some(1), Some(1)], "{}", text(&first.stderr));
+    let said = text(&first.stdout);
+    assert!(said.starts_with("then revision="), "{said:?}");
+    assert!(said.ends_with("\nput version=1\nappend version=1 length=2\n"), "{said:?}");
+    let said = text(&second.stdout);
+    assert!(
+        said.contains("get {t}a\t1 mod_revision=") && said.ends_with("no such key\ndelete\n"),
+        "{said:?}"
+    );
+    let told: Value = serde_json::from_slice(&third.stdout).expect("one object");
+    assert_eq!(
+        (&told["succeeded"], &told["results"][2]["delete"]["existed"]),
+        (&json!(false), &json!(false))
+    );
+    let split = json!({"then": [{"get": {"key": "a"}}, {"get": {"key": "b"}}, {"get": {"key": "c"}}]});
+    assert_fails(&served.run(&["txn", "-"], split.to_string().as_bytes()), 2, "keys of several shards");
+}
+
+#[tokio::test]
+async fn nodes_shards_and_health_are_shown() {
+    let served = Served::start().await;
+    let address = &served.cluster.node(1).address;
+    assert!(served.says(&["status"], 0).contains(address.as_str()));
+    let all = served.says(&["status", "--all"], 0);
+    assert!(all.lines().count() > SHARDS as usize && all.to_lowercase().contains("leader"), "{all}");
+    let told = &served.tells(&["status"], 0)[0];
+    assert_eq!((&told["reachable"], told["replicas"].as_array().map(Vec::len)), (&json!(true), Some(8)));
+    assert!(served.says(&["shards"], 0).contains("16383"), "the last slot is some shard's");
+    assert_eq!(served.tells(&["shards"], 0)[0]["shards"].as_array().map(Vec::len), Some(8));
+    assert!(served.says(&["health"], 0).to_lowercase().contains("serving"));
+    assert_eq!(served.tells(&["health", "shard/0"], 0).len(), 1);
+    assert!(served.says(&["health", "no/such"], 1).to_lowercase().contains("unknown"));
+    assert_eq!(served.says(&["transfer", "0", "1"], 0), "ok shard=0 leader=1\n");
+    assert_fails(&served.run(&["transfer", "99"], b""), 2, "refused");
 }
