@@ -15,7 +15,7 @@ use distribkv::edge::store::{Identity, PipelineOrder, Routing, Serving, Status, 
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, SERVICES, Services};
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
-use distribkv::env::os::signal::{self, StopSignals};
+use distribkv::env::os::signal::{self, Bell};
 use distribkv::env::{Env, Instant};
 use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::kv;
@@ -51,12 +51,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    signal::block()?;
+    let (ringer, asked_to_stop) = signal::bell()?;
+    signal::watch(move |_signal| ringer.ring())?;
     let listeners = bind(args.port)?;
     let port = listeners.addresses.first().map_or(args.port, std::net::SocketAddr::port);
     let name = format!("health-{}", args.id);
     let options = ExecutorOptions::new(&name, CorePlacement::Anywhere, 1);
-    let core = start_executor(options, move || serve(listeners, port))?;
+    let core = start_executor(options, move || serve(listeners, port, asked_to_stop))?;
     core.join().ok_or("the executor's thread panicked")??;
     Ok(())
 }
@@ -70,9 +71,8 @@ fn bind(port: u16) -> Result<Listeners, BindError> {
 }
 
 /// Serves until a signal asks to stop, then drains.
-async fn serve(listeners: Listeners, port: u16) -> std::io::Result<()> {
+async fn serve(listeners: Listeners, port: u16, asked_to_stop: Bell) -> std::io::Result<()> {
     let env = GlommioEnv::new()?;
-    let signals = StopSignals::new()?;
     let store = HealthStore::default();
     let options = EdgeOptions {
         limits: EdgeLimits::DEFAULT,
@@ -85,7 +85,7 @@ async fn serve(listeners: Listeners, port: u16) -> std::io::Result<()> {
         env.spawn(async move { edge.accept(listener, |stream, _first| drop(stream)).await });
     }
     LOG.line(format_args!("Health check server listening on port {port}"));
-    signals.wait().await?;
+    asked_to_stop.rung().await?;
     LOG.line("Shutting down server...");
     store.stop();
     edge.drain(DRAIN_PATIENCE).await;

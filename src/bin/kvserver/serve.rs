@@ -2,10 +2,14 @@
 //! failure.
 //!
 //! ```text
+//! signals       the first: before every core is up, exit code 0 at once; then core 0 is told to drain
 //! main thread   settings ─ lock ─ bind ─ executors ─────────────── wait for the first end ─── exit code
 //! core 0        identity ─┬─ lanes ─ mesh ─ links ─ edge ── serve ── drain ── seal
 //! core 1..      ──────────┴─ lanes ─ mesh ─ links ─ edge ── serve ── drain ── seal
 //! ```
+//!
+//! Ending at once while cores still open their lanes loses nothing: what was acknowledged is durable, and
+//! recovery begins again from the same files.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,6 +18,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -24,7 +29,8 @@ use distribkv::edge::io::TcpIo;
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services};
 use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
-use distribkv::env::os::{net as os_net, process, signal};
+use distribkv::env::os::signal::{self, Bell};
+use distribkv::env::os::{net as os_net, process};
 use distribkv::env::signal::Signal;
 use distribkv::env::{Env, Instant};
 use distribkv::host::exit::Exit;
@@ -55,21 +61,25 @@ struct Shared {
     cores: u32,
     planted: Planted,
     ended: mpsc::Sender<Ending>,
+    /// Cores that are not up yet: until there is none, a signal ends the process at once.
+    starting: Arc<AtomicUsize>,
 }
 
 /// Runs a node with these settings; what the process ends with.
 pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
+    let starting = Arc::new(AtomicUsize::new(1));
+    let asked_to_stop = watch_signals(&starting)?;
     let dir = settings.data_dir();
     let _lock = lock(&settings)?;
-    signal::block().map_err(|source| Exit::Io { what: "holding signals back".into(), source })?;
     let placements = placements(&settings)?;
     let cores = u32::try_from(placements.len()).expect("validated to be few");
     let listeners = listen(&settings, placements.len())?;
     let addresses = listeners.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, "starting");
     let (ended, endings) = mpsc::channel();
-    let shared = Arc::new(Shared { settings, cores, planted, ended });
-    let threads = start_cores(&shared, placements, listeners)?;
+    starting.store(placements.len(), Ordering::SeqCst);
+    let shared = Arc::new(Shared { settings, cores, planted, ended, starting });
+    let threads = start_cores(&shared, placements, listeners, asked_to_stop)?;
     // The first end decides: a failure of one core is the node's.
     for _ in 0..threads.len() {
         match endings.recv() {
@@ -80,6 +90,23 @@ pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Watches the signals that ask to stop: the bell rings with the first one that comes while all cores are up.
+fn watch_signals(starting: &Arc<AtomicUsize>) -> Result<Bell, Exit> {
+    let failed = |source| Exit::Io { what: "watching signals".into(), source };
+    let (ringer, bell) = signal::bell().map_err(failed)?;
+    let starting = Arc::clone(starting);
+    signal::watch(move |signal| {
+        if starting.load(Ordering::SeqCst) > 0 {
+            tracing::info!(signal, "stopped before it served");
+            std::process::exit(0);
+        }
+        tracing::info!(signal, "stopping");
+        ringer.ring();
+    })
+    .map_err(failed)?;
+    Ok(bell)
 }
 
 /// Takes the data directory for this process alone. The lock goes with the file.
@@ -127,12 +154,13 @@ fn start_cores(
     shared: &Arc<Shared>,
     placements: Vec<CorePlacement>,
     listeners: Listeners,
+    asked_to_stop: Bell,
 ) -> Result<Vec<CoreThread<()>>, Exit> {
     let executors = placements.len();
     let (tellers, mut listens): (Vec<_>, Vec<IdentityChannel>) =
         (1..executors).map(|_| mpsc::channel()).unzip();
     listens.reverse();
-    let mut tellers = Some(tellers);
+    let mut first = Some((tellers, asked_to_stop));
     let mut threads = Vec::new();
     let starts = placements.into_iter().zip(listeners.cores).zip(mesh(shared.cores));
     for (core, ((placement, listeners), ends)) in (0u32..).map(CoreId).zip(starts) {
@@ -141,32 +169,32 @@ fn start_cores(
             ..ExecutorOptions::new(&format!("kv-core-{core}"), placement, executors)
         };
         let shared = Arc::clone(shared);
-        let source = match tellers.take() {
-            Some(tellers) => IdentitySource::Open(tellers),
-            None => IdentitySource::Told(listens.pop().expect("one for each core but the first")),
+        let part = match first.take() {
+            Some((tellers, asked_to_stop)) => Part::First(tellers, asked_to_stop),
+            None => Part::Other(listens.pop().expect("one for each core but the first")),
         };
-        let started = start_executor(options, move || run_core(shared, core, source, listeners, ends));
+        let started = start_executor(options, move || run_core(shared, core, part, listeners, ends));
         threads.push(started.map_err(Exit::Executor)?);
     }
     Ok(threads)
 }
 
-/// Where a core has the identity from.
-enum IdentitySource {
-    /// Core 0 opens it and tells the others.
-    Open(Vec<mpsc::Sender<Identity>>),
+/// A core's part in starting the node.
+enum Part {
+    /// Core 0 opens the identity and tells the others; it hears the signals.
+    First(Vec<mpsc::Sender<Identity>>, Bell),
     /// The others are told.
-    Told(IdentityChannel),
+    Other(IdentityChannel),
 }
 
 async fn run_core(
     shared: Arc<Shared>,
     core: CoreId,
-    source: IdentitySource,
+    part: Part,
     listeners: Vec<TcpListener>,
     ends: MeshEnds,
 ) {
-    let ending = match serve_core(&shared, core, source, listeners, ends).await {
+    let ending = match serve_core(&shared, core, part, listeners, ends).await {
         Ok(()) => Ok(()),
         Err(exit) => Err((exit.code(), exit.to_string())),
     };
@@ -177,20 +205,20 @@ async fn run_core(
 async fn serve_core(
     shared: &Arc<Shared>,
     core: CoreId,
-    source: IdentitySource,
+    part: Part,
     listeners: Vec<TcpListener>,
     ends: MeshEnds,
 ) -> Result<(), Exit> {
     let env = GlommioEnv::new().map_err(|source| Exit::Io { what: "starting an executor".into(), source })?;
     let started_at = env.now();
-    let (store, identity) = match source {
-        IdentitySource::Open(tellers) => {
+    let (first, identity) = match part {
+        Part::First(tellers, asked_to_stop) => {
             let (store, identity) = node::open_identity(&env, &shared.settings, shared.cores).await?;
             // A core that has ended has said why.
             tellers.iter().for_each(|teller| drop(teller.send(identity.clone())));
-            (Some(store), identity)
+            (Some((store, asked_to_stop)), identity)
         }
-        IdentitySource::Told(told) => {
+        Part::Other(told) => {
             let gone = |_| Exit::Said { code: 1, text: "core 0 ended while it started".into() };
             (None, told.recv().map_err(gone)?)
         }
@@ -202,10 +230,11 @@ async fn serve_core(
         elapsed = ?found.elapsed, "log recovered"
     );
     found.cuts.iter().for_each(|cut| tracing::warn!("{cut}"));
-    let desk = store.map(|store| open_desk(shared, &env, store));
-    let mesh = Mesh::connect(env.clone(), ends, runner.clone(), desk.clone()).await;
+    let first = first.map(|(store, asked_to_stop)| (open_desk(shared, &env, store), asked_to_stop));
+    let desk = first.as_ref().map(|(desk, _)| desk.clone());
+    let mesh = Mesh::connect(env.clone(), ends, runner.clone(), desk).await;
     let core = Core { shared: Arc::clone(shared), env, runner, mesh, identity, core, started_at };
-    core.serve(desk, listeners).await
+    core.serve(first, listeners).await
 }
 
 fn open_desk(shared: &Arc<Shared>, env: &GlommioEnv, store: IdentityStore<GlommioEnv>) -> Desk<GlommioEnv> {
@@ -233,7 +262,12 @@ struct Core {
 }
 
 impl Core {
-    async fn serve(self, desk: Option<Desk<GlommioEnv>>, listeners: Vec<TcpListener>) -> Result<(), Exit> {
+    /// Serves until the node ends. Core 0 has the desk, and hears when the node is to stop.
+    async fn serve(
+        self,
+        first: Option<(Desk<GlommioEnv>, Bell)>,
+        listeners: Vec<TcpListener>,
+    ) -> Result<(), Exit> {
         let edge = self.start_edge();
         let incoming = Rc::new(Incoming::default());
         for listener in listeners {
@@ -241,12 +275,16 @@ impl Core {
             self.env.spawn(async move { edge.accept(listener, peers).await });
         }
         self.start_links();
-        if let Some(desk) = desk {
-            self.start_node(&desk)?;
+        if let Some((desk, asked_to_stop)) = first {
+            self.start_node(&desk, asked_to_stop);
         }
         let (mesh, runner, env) = (self.mesh.clone(), self.runner.clone(), self.env.clone());
         self.env.spawn(async move {
             mesh.draining().wait().await;
+            if !mesh.is_entitled() {
+                // A node that may not vote yet serves nobody: its clients need not wait for their deadlines.
+                runner.refuse_calls();
+            }
             let began = env.now();
             while !runner.is_drained() && env.now().since(began) < HAND_OVER_MAX {
                 env.sleep(Duration::from_millis(5)).await;
@@ -255,6 +293,7 @@ impl Core {
             runner.refuse_calls();
             mesh.drained();
         });
+        self.shared.starting.fetch_sub(1, Ordering::SeqCst);
         self.runner.run().await.map_err(Exit::from)
     }
 
@@ -319,7 +358,7 @@ impl Core {
     }
 
     /// What core 0 does for the whole node: entitlement, the line that says that it serves, signals, the end.
-    fn start_node(&self, desk: &Desk<GlommioEnv>) -> Result<(), Exit> {
+    fn start_node(&self, desk: &Desk<GlommioEnv>, asked_to_stop: Bell) {
         let (mesh, entitled) = (self.mesh.clone(), desk.entitled());
         self.env.spawn(async move {
             entitled.wait().await;
@@ -327,20 +366,16 @@ impl Core {
         });
         let (runner, shared) = (self.runner.clone(), Arc::clone(&self.shared));
         self.env.spawn(async move { say_ready(&runner, &shared).await });
-        let stop = signal::StopSignals::new()
-            .map_err(|source| Exit::Io { what: "watching signals".into(), source })?;
         let (mesh, env) = (self.mesh.clone(), self.env.clone());
         self.env.spawn(async move {
-            match stop.wait().await {
-                Ok(signal) => tracing::info!(signal, "stopping"),
-                Err(error) => tracing::error!(%error, "stopping: signals cannot be watched any more"),
+            if let Err(error) = asked_to_stop.rung().await {
+                tracing::error!(%error, "stopping: signals would not be heard any more");
             }
             mesh.drain_all();
             let limit = HAND_OVER_MAX + DRAIN_MAX + Duration::from_secs(1);
             or(mesh.all_drained().wait(), env.sleep(limit)).await;
             mesh.stop_all();
         });
-        Ok(())
     }
 }
 

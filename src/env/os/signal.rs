@@ -1,75 +1,149 @@
-//! The signals that ask a process to stop, as something that a task waits for.
+//! The signals that ask a process to stop: a thread of its own waits for them, a bell wakes an executor.
 //!
 //! ```text
-//! main, before any thread   block()         every thread inherits it: no handler, no default action
-//! one executor              StopSignals     the first signal is read from a descriptor, as ordinary IO
+//! main, before any thread   watch()         every later thread inherits the mask: no default action
+//! thread "signals"          sigwait         the first signal: what was given to watch() is called
 //! after the first           unblocked       the second one has its default action: the process ends at once
 //! ```
 //!
+//! Why a thread and not a descriptor that an executor reads: a node is asked to stop while it reads a long
+//! log, waits for its address or hangs, and then no executor would read it.
+//!
 //! Invariants:
 //! - No code of ours runs inside a signal handler.
-//! - Whatever hangs while the process stops, a second signal ends it.
+//! - Whatever hangs, from the start of the process to its end, a second signal ends it.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::ptr;
+use std::os::unix::net::UnixStream;
+use std::{ptr, thread};
 
-use glommio::signal::Signals;
+use glommio::io::PollableFd;
 
 /// The signals that ask to stop.
 const STOP: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
-/// Holds the signals back on this thread and on those that it starts from here on. To be called first in
-/// `main`.
+/// Calls `on_first` with the number of the first signal that asks to stop, on a thread of its own; the second
+/// one ends the process. To be called first in `main`: threads that were started before it would still die of
+/// the first.
 ///
 /// # Errors
 ///
-/// What the kernel says; it has no reason to.
-pub fn block() -> io::Result<()> {
-    glommio::signal::block(&STOP).map_err(io::Error::from)
+/// Where the kernel refuses the mask or the thread; it has no reason to.
+pub fn watch(on_first: impl FnOnce(i32) + Send + 'static) -> io::Result<()> {
+    set_mask(libc::SIG_BLOCK)?;
+    let waiting = move || {
+        let signal = wait();
+        if let Err(error) = set_mask(libc::SIG_UNBLOCK) {
+            tracing::error!(%error, "a second signal will not be heard");
+        }
+        on_first(signal);
+        // The mask is this thread's: without the thread nobody would take the second signal.
+        loop {
+            thread::park();
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(waiting)?;
+    Ok(())
 }
 
-/// The signals that ask to stop, on one executor. One for each process: a signal is read once.
-#[derive(Debug)]
-pub struct StopSignals {
-    signals: Signals,
+/// Sets whether this thread holds the signals back. One thread that lets them through is enough for their
+/// default action, which is the whole process'.
+fn set_mask(how: libc::c_int) -> io::Result<()> {
+    let set = stop_set();
+    // SAFETY: the set was initialised; the old mask is not asked for.
+    let result = unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
-impl StopSignals {
-    /// Begins to watch, on the executor that runs on this thread. [`block`] was called before it was started.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel gives no descriptor.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { signals: Signals::new(&STOP).map_err(io::Error::from)? })
-    }
-
-    /// Waits for the first signal and says its number. From then on the next one ends the process.
-    ///
-    /// # Errors
-    ///
-    /// Where the descriptor cannot be read.
-    pub async fn wait(self) -> io::Result<i32> {
-        let signal = self.signals.recv().await.map_err(io::Error::from)?;
-        drop(self.signals);
-        unblock()?;
-        Ok(signal)
-    }
+/// Waits for one of the signals, which this thread holds back.
+fn wait() -> i32 {
+    let set = stop_set();
+    let mut signal = 0;
+    // SAFETY: the set was initialised, and the number is written to a place that lives through the call.
+    let result = unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+    assert_eq!(result, 0, "sigwait refuses two signals that every process has");
+    signal
 }
 
-/// Lets the signals through on this thread: one is enough for their default action, which is the whole
-/// process'.
-fn unblock() -> io::Result<()> {
+fn stop_set() -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: `sigemptyset` makes the set that `sigaddset` and `pthread_sigmask` then read; the old mask is
-    // not asked for.
-    let result = unsafe {
+    // SAFETY: `sigemptyset` initialises the set, and both signals exist.
+    unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in STOP {
             libc::sigaddset(set.as_mut_ptr(), signal);
         }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut())
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+        set.assume_init()
+    }
+}
+
+/// Rings a bell on another thread.
+#[derive(Debug)]
+pub struct Ringer {
+    stream: UnixStream,
+}
+
+/// A bell that any thread rings once and one executor hears.
+#[derive(Debug)]
+pub struct Bell {
+    stream: UnixStream,
+}
+
+/// A bell and what rings it.
+///
+/// # Errors
+///
+/// Where the kernel gives no descriptors.
+pub fn bell() -> io::Result<(Ringer, Bell)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    theirs.set_nonblocking(true)?;
+    Ok((Ringer { stream: ours }, Bell { stream: theirs }))
+}
+
+impl Ringer {
+    /// Rings it. Nothing where nobody listens any more.
+    pub fn ring(mut self) {
+        let _ = self.stream.write_all(&[1]);
+    }
+}
+
+impl Bell {
+    /// Waits until it was rung, on the executor that runs on this thread. A ringer that is gone has rung.
+    ///
+    /// # Errors
+    ///
+    /// Where the descriptor cannot be watched.
+    pub async fn rung(self) -> io::Result<()> {
+        let watched = PollableFd::new(self.stream).map_err(io::Error::from)?;
+        loop {
+            watched.readable().await.map_err(io::Error::from)?;
+            let mut stream: &UnixStream = watched.get_ref();
+            match stream.read(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(drop),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::executor::{CorePlacement, ExecutorOptions, start_executor};
+
+    #[test]
+    fn a_bell_is_heard_on_an_executor_rung_before_or_while_it_waits() {
+        for pause in [std::time::Duration::ZERO, std::time::Duration::from_millis(20)] {
+            let (ringer, bell) = bell().expect("two descriptors");
+            let ringing = thread::spawn(move || {
+                thread::sleep(pause);
+                ringer.ring();
+            });
+            let options = ExecutorOptions::new("bell-test", CorePlacement::Anywhere, 1);
+            let heard = start_executor(options, move || bell.rung()).expect("io_uring works here");
+            heard.join().expect("no panic").expect("it was rung");
+            ringing.join().expect("no panic");
+        }
+    }
 }
