@@ -101,17 +101,13 @@ async fn a_node_that_differs_from_its_peers_is_refused_with_the_difference() {
     let mut cluster = Cluster::quick(3).await;
     assert_eq!(cluster.terminate(3).await.code, Some(0));
     let file = other_settings(&cluster);
-    // One that has voted before keeps asking: its peers may be the ones to be corrected.
+    // One that has voted before ends once both others refuse it: they are a majority.
     let mut differs = cluster.command(3);
-    let mut differing = Process::start({
-        differs.arg("--config").arg(&file);
-        differs
-    });
-    let refused = differing.says("ERROR").await;
-    assert!(refused.contains("refused: ") && refused.contains("--election-timeout-ms"), "{refused}");
+    differs.arg("--config").arg(&file);
+    let ended = run(differs).await;
+    ended.assert(19, &["refused by node 1", " and node 2", "--election-timeout-ms", "lease_reads=true"]);
     cluster.node(1).kv().put(put("k", "v")).await.expect("the others serve");
-    differing.signal("TERM");
-    assert_eq!(differing.ended().await.code, Some(0), "it ends as asked all the same");
+    cluster.node(2).process().says("node 3").await;
     // One that may not vote yet ends.
     let other = cluster.dir().join("other");
     let mut new = cluster.bare_command(3);
@@ -126,7 +122,7 @@ async fn a_node_that_differs_from_its_peers_is_refused_with_the_difference() {
 }
 
 #[tokio::test]
-async fn a_first_start_with_one_that_differs_ends_and_says_why() {
+async fn at_a_first_start_the_one_that_differs_ends_and_says_why() {
     let mut cluster = Cluster::new(3, &["--election-timeout-ms", "300", "--heartbeat-ms", "30"]);
     let file = other_settings(&cluster);
     cluster.start(1);
@@ -137,29 +133,24 @@ async fn a_first_start_with_one_that_differs_ends_and_says_why() {
         differs
     });
     cluster.nodes[2].process = Some(differing);
-    // Who hears of it first is refused first; nobody knows which of them is right.
-    let begun = Instant::now();
-    let ended = loop {
-        let processes = cluster.nodes.iter_mut().filter_map(|node| node.process.as_mut());
-        if let Some(process) =
-            processes.into_iter().find_map(|process| process.has_ended().then_some(process))
-        {
-            break process.ended().await;
-        }
-        assert!(begun.elapsed() < PATIENCE, "nobody is refused");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    // Each of the other two refuses it, and is itself refused by one alone.
+    let ended = cluster.nodes[2].process.as_mut().expect("it was started").ended().await;
     ended.assert(19, &["settings", "--election-timeout-ms"]);
     for node in &cluster.nodes {
         let said = node.process().said().join("\n");
         assert!(!said.contains("kvserver ready"), "node {} serves in a cluster that differs", node.id);
     }
-    // Once all agree, what was begun goes on.
-    for node in &mut cluster.nodes {
-        node.process = None;
+    for id in [1, 2] {
+        let said = cluster.node(id).process().says("is refused, and told so").await;
+        assert!(said.contains("node 3") && said.contains("lease_reads=false"), "its own values: {said}");
+        assert!(!cluster.nodes[id as usize - 1].process.as_mut().expect("it runs").has_ended());
     }
-    fs::remove_dir_all(&cluster.node(3).data_dir).expect("it was made");
-    cluster.start_all().await;
+    // Once it agrees, what was begun goes on.
+    cluster.nodes[2].process = None;
+    cluster.start(3);
+    for id in 1..=3 {
+        cluster.ready(id).await;
+    }
     cluster.node(3).kv().put(put("k", "v")).await.expect("it serves");
 }
 

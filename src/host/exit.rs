@@ -5,10 +5,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::config::Cluster;
 use crate::env::executor::ExecutorError;
+use crate::ids::NodeId;
 use crate::log::{LogFailure, OpenError, ReadError};
 use crate::shard::RunEnd;
-use crate::shard::admission::Rejection;
+use crate::shard::admission::{DeskEnd, Refused, Rejection};
 
 /// Why the process ends.
 #[derive(Debug)]
@@ -62,14 +64,25 @@ pub enum Exit {
         /// What it said.
         text: String,
     },
-    /// Another node refused this one before it could vote. Codes 19 (another cluster or other settings), 20
-    /// (another data directory), 16 (another format).
+    /// Other nodes refuse this one, and they are right. Codes 19 (another cluster, other settings or another
+    /// id), 20 (another data directory), 16 (another format).
     Refused {
-        /// Who refused.
-        peer: String,
-        /// Why.
-        rejection: Rejection,
+        /// Who refused, and why.
+        refused: Refused,
+        /// The settings of this node that must agree, for a person to compare.
+        cluster: Cluster,
     },
+}
+
+impl Exit {
+    /// Why the process ends where its desk has ended.
+    #[must_use]
+    pub fn of_desk(end: DeskEnd, cluster: &Cluster) -> Self {
+        match end {
+            DeskEnd::Failed(failure) => Self::LogWrite(failure),
+            DeskEnd::Refused(refused) => Self::Refused { refused, cluster: cluster.clone() },
+        }
+    }
 }
 
 impl From<RunEnd> for Exit {
@@ -101,10 +114,16 @@ impl Exit {
             Self::LogRead { .. } => 17,
             Self::Command(_) => 16,
             Self::Said { code, .. } => *code,
-            Self::Refused { rejection: Rejection::Format { .. }, .. } => 16,
-            Self::Refused { rejection: Rejection::Directory { .. }, .. } => 20,
-            Self::Refused { .. } => 19,
+            Self::Refused { refused, .. } => refused_code(refused.rejection),
         }
+    }
+}
+
+fn refused_code(rejection: Rejection) -> i32 {
+    match rejection {
+        Rejection::Format { .. } => 16,
+        Rejection::Directory { .. } => 20,
+        Rejection::Cluster { .. } | Rejection::Settings { .. } | Rejection::Node { .. } => 19,
     }
 }
 
@@ -150,9 +169,58 @@ impl fmt::Display for Exit {
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \
                  and start again: what was acknowledged is on a quorum of disks"
             ),
-            Self::Refused { peer, rejection } => write!(f, "refused by {peer}: {rejection}"),
+            Self::Refused { refused, cluster } => {
+                let by: Vec<String> = refused.by.iter().map(|node| node_name(*node, cluster)).collect();
+                let one = if by.len() == 1 { by[0].as_str() } else { "the last of them" };
+                let why = refusal_text(refused.rejection, (one, "this node"), cluster);
+                write!(f, "refused by {}: {why}", by.join(" and "))
+            }
         }
     }
 }
 
 impl std::error::Error for Exit {}
+
+/// A node as a person finds it: its id and address.
+#[must_use]
+pub fn node_name(node: NodeId, cluster: &Cluster) -> String {
+    match cluster.peers.get((node.0 as usize).wrapping_sub(1)) {
+        Some(address) => format!("node {node} ({address})"),
+        None => format!("node {node}"),
+    }
+}
+
+/// A refusal in words, by the names of who refused and who was refused. Where it is about settings, this
+/// node's are said: a hello carries but their hash, and the other end says its own.
+#[must_use]
+pub fn refusal_text(rejection: Rejection, (refuser, refused): (&str, &str), cluster: &Cluster) -> String {
+    let text = rejection.text(refuser, refused);
+    match rejection {
+        Rejection::Cluster { .. } => format!("{text}. This node was started with {}", cluster.origin()),
+        Rejection::Settings { .. } => format!("{text}. This node has {}", cluster.agreement()),
+        Rejection::Format { .. } | Rejection::Node { .. } | Rejection::Directory { .. } => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_who_refused_and_what_to_compare() {
+        let cluster = Cluster { peers: vec!["a:1".into(), "b:2".into()], ..Cluster::default() };
+        let rejection = Rejection::Settings { ours: 1, theirs: 2 };
+        let exit = Exit::Refused { refused: Refused { by: vec![NodeId(2)], rejection }, cluster };
+        assert_eq!(exit.code(), 19);
+        let said = exit.to_string();
+        assert!(said.starts_with("refused by node 2 (b:2): node 2 (b:2) has cluster settings"), "{said}");
+        assert!(said.contains("this node with 0000000000000002"), "{said}");
+        assert!(
+            said.ends_with(
+                "This node has nodes=2 shards=8 election_timeout_ms=1000 heartbeat_ms=100 \
+                                lease_reads=false"
+            ),
+            "{said}"
+        );
+    }
+}

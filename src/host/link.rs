@@ -3,7 +3,7 @@
 //! ```text
 //!            connected          welcome          closed, silent for 3 T, or a write stuck for 3 T
 //!   waiting ──────────► hello ─────────► open ─────────────────────────────────────► waiting (backoff)
-//!      ▲                  │ rejected: said, and the process ends where it may not vote yet
+//!      ▲                  │ refused by the other node, or refusing it: the desk hears of it
 //!      └──────────────────┘
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::ids::NodeId;
 use crate::route::call::{Failure, FailureKind};
 use crate::route::parcel::{Parcel, Reply};
 use crate::shard::Runner;
-use crate::shard::admission::{HELLO_BYTES, Hello, Rejection, VERDICT_BYTES, Verdict};
+use crate::shard::admission::{HELLO_BYTES, Hello, Refusal, Rejection, VERDICT_BYTES, Verdict};
 
 /// How long to wait before connecting again, at first and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -45,8 +45,38 @@ const OUT_BYTES_KEPT: usize = 1 << 20;
 pub enum LinkEnd {
     /// The stream failed or was closed.
     Io(io::Error),
-    /// The other node refused, or is not who it should be.
-    Rejected(Rejection),
+    /// The other node refused this one.
+    Refused(Refusal),
+    /// This node refused the other one.
+    Refuses(Rejection),
+    /// Another node than expected answered.
+    Stranger(NodeId),
+}
+
+/// What becomes of a link, for whoever watches the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkNews {
+    /// It carries parcels.
+    Up,
+    /// It went down, or cannot be made, for this reason.
+    Down(String),
+    /// The other node refuses this one.
+    Refused(Refusal),
+    /// The other node welcomes this one and is refused by it.
+    Refuses(Rejection),
+    /// At the other node's address this node answers.
+    Stranger(NodeId),
+}
+
+impl From<LinkEnd> for LinkNews {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            LinkEnd::Io(error) => Self::Down(error.to_string()),
+            LinkEnd::Refused(refusal) => Self::Refused(refusal),
+            LinkEnd::Refuses(rejection) => Self::Refuses(rejection),
+            LinkEnd::Stranger(node) => Self::Stranger(node),
+        }
+    }
 }
 
 impl From<io::Error> for LinkEnd {
@@ -73,45 +103,51 @@ impl<E: Env> Clone for Links<E> {
 
 /// Keeps one link to `to` for ever: connects, says `hello`, carries parcels, and begins again when it ends.
 ///
-/// `waiting` is raised when parcels wait for `to`. `on_verdict` hears how the other node took the hello, and
-/// may end the process.
+/// `waiting` is raised when parcels wait for `to`. `welcomed` asks the desk whether the node that welcomed
+/// this one is welcome here. `news` hears what becomes of the link.
 pub async fn keep_outgoing<E: Env, IO: AsyncRead + AsyncWrite + Unpin + 'static>(
     links: Links<E>,
     (to, hello): (NodeId, Hello),
     waiting: Signal,
     connect: impl AsyncFn() -> io::Result<IO>,
-    on_verdict: impl Fn(Verdict) -> Result<(), Rejection>,
+    welcomed: impl AsyncFn(Hello) -> Option<Verdict>,
+    news: impl Fn(LinkNews),
 ) {
     let mut backoff = BACKOFF_MIN;
     loop {
-        let ended = {
-            let drain = drop_waiting(&links, to, &waiting);
-            or(async { Some(open(&links, (to, hello), &connect, &on_verdict).await) }, async {
-                drain.await;
-                None
-            })
-            .await
-        };
-        match ended {
-            Some(Ok(stream)) => {
+        let opening = open(&links, (to, hello), &connect, &welcomed);
+        match while_dropping(&links, (to, &waiting), opening).await {
+            Ok(stream) => {
                 tracing::debug!(peer = %to, "link up");
+                news(LinkNews::Up);
                 backoff = BACKOFF_MIN;
                 let end = carry(&links, to, &waiting, stream).await;
                 tracing::info!(peer = %to, error = %end, "link down");
                 links.runner.link_down(to);
+                news(LinkNews::Down(end.to_string()));
             }
-            Some(Err(LinkEnd::Io(error))) => tracing::debug!(peer = %to, %error, "no link"),
-            Some(Err(LinkEnd::Rejected(rejection))) => tracing::error!(peer = %to, "refused: {rejection}"),
-            None => {}
+            Err(end) => {
+                tracing::debug!(peer = %to, ?end, "no link");
+                news(end.into());
+            }
         }
         let jitter = Duration::from_micros(links.env.random() % 20_000);
-        or(links.env.sleep(backoff + jitter), drop_waiting(&links, to, &waiting)).await;
+        while_dropping(&links, (to, &waiting), links.env.sleep(backoff + jitter)).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
+/// Does what is to be done while there is no link, and meanwhile drops what cannot leave.
+async fn while_dropping<E: Env, T>(
+    links: &Links<E>,
+    (to, waiting): (NodeId, &Signal),
+    work: impl Future<Output = T>,
+) -> T {
+    or(work, drop_waiting(links, to, waiting)).await
+}
+
 /// While there is no link: nothing that waits can leave.
-async fn drop_waiting<E: Env>(links: &Links<E>, to: NodeId, waiting: &Signal) {
+async fn drop_waiting<E: Env, T>(links: &Links<E>, to: NodeId, waiting: &Signal) -> T {
     loop {
         for parcel in links.runner.take_link(to) {
             if let Parcel::Call(call) = parcel {
@@ -128,7 +164,7 @@ async fn open<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     links: &Links<E>,
     (to, hello): (NodeId, Hello),
     connect: &impl AsyncFn() -> io::Result<IO>,
-    on_verdict: &impl Fn(Verdict) -> Result<(), Rejection>,
+    welcomed: &impl AsyncFn(Hello) -> Option<Verdict>,
 ) -> Result<IO, LinkEnd> {
     let mut stream = within(links, "connecting", connect()).await?;
     let mut opening = MAGIC.to_vec();
@@ -141,12 +177,17 @@ async fn open<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
         Ok(verdict)
     })
     .await?;
-    let verdict = Verdict::decode(&verdict).ok_or_else(|| invalid("a verdict that means nothing"))?;
-    on_verdict(verdict).map_err(LinkEnd::Rejected)?;
-    match verdict {
-        Verdict::Welcome(by) if by.node == to => Ok(stream),
-        Verdict::Welcome(by) => Err(LinkEnd::Rejected(Rejection::Node { ours: to, theirs: by.node })),
-        Verdict::Rejected(rejection) => Err(LinkEnd::Rejected(rejection)),
+    let by = match Verdict::decode(&verdict) {
+        Some(Verdict::Welcome(by)) => by,
+        Some(Verdict::Rejected(refusal)) => return Err(LinkEnd::Refused(refusal)),
+        None => return Err(LinkEnd::Io(invalid("a verdict that means nothing"))),
+    };
+    if by.node != to {
+        return Err(LinkEnd::Stranger(by.node));
+    }
+    match within(links, "noting the peer", async { welcomed(by).await.ok_or_else(busy) }).await? {
+        Verdict::Welcome(_) => Ok(stream),
+        Verdict::Rejected(refusal) => Err(LinkEnd::Refuses(refusal.rejection)),
     }
 }
 
@@ -214,12 +255,10 @@ pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
         Ok(Hello::decode(&hello))
     })
     .await?;
-    let Some(verdict) = judge(hello).await else {
-        return Err(LinkEnd::Io(io::Error::new(io::ErrorKind::ResourceBusy, "too many hellos at once")));
-    };
+    let verdict = judge(hello).await.ok_or_else(busy)?;
     within(links, "the verdict", write_frames(&mut stream, &verdict.encode())).await?;
-    if let Verdict::Rejected(rejection) = verdict {
-        return Err(LinkEnd::Rejected(rejection));
+    if let Verdict::Rejected(refusal) = verdict {
+        return Err(LinkEnd::Refuses(refusal.rejection));
     }
     let superseded = begin(&hello);
     let ended = or(receive(links, hello.node, &mut stream), async {
@@ -286,6 +325,10 @@ async fn within<E: Env, T>(
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {limit:?}")))
     })
     .await
+}
+
+fn busy() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "too many hellos at once")
 }
 
 fn invalid(text: &str) -> io::Error {

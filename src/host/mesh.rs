@@ -16,6 +16,8 @@ use ::glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
+use crate::host::link::LinkNews;
+use crate::host::peers::Peers;
 use crate::ids::{CoreId, NodeId};
 use crate::shard::admission::{Desk, Hello, Verdict};
 use crate::shard::{MeshItem, Runner};
@@ -28,24 +30,24 @@ const BATCHES_MAX: usize = 64;
 pub enum NodeItem {
     /// The runner's.
     Shard(MeshItem),
-    /// To core 0: a hello that came to this core.
-    Admit {
+    /// To core 0: a question for the desk.
+    Ask {
         /// Which core asks.
         from: CoreId,
         /// The number of the question.
         number: u64,
-        /// The hello.
-        hello: Hello,
+        /// The question.
+        question: Question,
     },
-    /// From core 0: the verdict on it.
+    /// From core 0: the desk's answer.
     Judged {
         /// The number of the question.
         number: u64,
         /// The verdict.
         verdict: Verdict,
     },
-    /// To core 0: another node welcomed this one.
-    Welcomed(Hello),
+    /// To core 0: what became of this core's link to a node.
+    Heard(NodeId, LinkNews),
     /// From core 0: this node may vote and acknowledge.
     Entitled,
     /// From core 0: the node is going away.
@@ -54,6 +56,15 @@ pub enum NodeItem {
     Drained,
     /// From core 0: seal the lanes and end.
     Stop,
+}
+
+/// What a core asks the desk.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    /// Whether a node that said this is welcome.
+    Admit(Hello),
+    /// Whether a node that welcomed this one with this is welcome here, and counts.
+    Welcomed(Hello),
 }
 
 type Batch = VecDeque<NodeItem>;
@@ -88,8 +99,22 @@ pub struct Mesh<E: Env> {
     cores: u32,
     runner: Runner<E>,
     /// On core 0 alone.
-    desk: Option<Desk<E>>,
+    reception: Option<Reception<E>>,
     state: Rc<State>,
+}
+
+/// Where core 0 hears of other nodes.
+pub struct Reception<E: Env> {
+    /// Decides about them, and about this one.
+    pub desk: Desk<E>,
+    /// Knows what was said of them.
+    pub peers: Rc<RefCell<Peers>>,
+}
+
+impl<E: Env> Clone for Reception<E> {
+    fn clone(&self) -> Self {
+        Self { desk: self.desk.clone(), peers: Rc::clone(&self.peers) }
+    }
 }
 
 impl<E: Env> Clone for Mesh<E> {
@@ -99,7 +124,7 @@ impl<E: Env> Clone for Mesh<E> {
             core: self.core,
             cores: self.cores,
             runner: self.runner.clone(),
-            desk: self.desk.clone(),
+            reception: self.reception.clone(),
             state: Rc::clone(&self.state),
         }
     }
@@ -121,11 +146,11 @@ struct State {
 
 impl<E: Env> Mesh<E> {
     /// Connects a core: from now on what its runner leaves for other cores is carried there.
-    pub async fn connect(env: E, ends: MeshEnds, runner: Runner<E>, desk: Option<Desk<E>>) -> Self {
-        assert_eq!(desk.is_some(), ends.core == CoreId(0), "the desk is on core 0, and only there");
+    pub async fn connect(env: E, ends: MeshEnds, runner: Runner<E>, reception: Option<Reception<E>>) -> Self {
+        assert_eq!(reception.is_some(), ends.core == CoreId(0), "the desk is on core 0, and only there");
         let cores = u32::try_from(ends.senders.len()).expect("a node has few cores") + 1;
         let state = Rc::new(State::default());
-        let mesh = Self { env, core: ends.core, cores, runner, desk, state };
+        let mesh = Self { env, core: ends.core, cores, runner, reception, state };
         for (to, sender) in ends.senders {
             mesh.spawn_carrier(to, sender);
         }
@@ -148,29 +173,50 @@ impl<E: Env> Mesh<E> {
         self.state.links.borrow_mut().entry(node).or_default().clone()
     }
 
-    /// Asks the desk about a hello.
+    /// Asks the desk. Without an answer where it is gone or too busy.
     #[must_use]
-    pub fn judge(&self, hello: Hello) -> AnswerReceiver<Verdict> {
-        if let Some(desk) = &self.desk {
-            return desk.admit(hello);
-        }
+    pub fn ask(&self, question: Question) -> AnswerReceiver<Verdict> {
         let (sender, receiver) = answer();
+        if let Some(reception) = &self.reception {
+            self.judge(reception, question, |verdict| sender.send(verdict));
+            return receiver;
+        }
         let number = self.state.last_question.get() + 1;
         self.state.last_question.set(number);
         let mut questions = self.state.questions.borrow_mut();
         questions.retain(|_, question| question.is_awaited());
         questions.insert(number, sender);
-        self.send(CoreId(0), NodeItem::Admit { from: self.core, number, hello });
+        self.send(CoreId(0), NodeItem::Ask { from: self.core, number, question });
         receiver
     }
 
-    /// Tells the desk that another node has welcomed this one.
-    pub fn welcomed(&self, by: Hello) {
-        match &self.desk {
-            // Whether the hello is as it should be was checked where the verdict arrived.
-            Some(desk) => drop(desk.welcomed(by)),
-            None => self.send(CoreId(0), NodeItem::Welcomed(by)),
+    /// Core 0: has the desk answer.
+    fn judge(&self, reception: &Reception<E>, question: Question, then: impl FnOnce(Verdict) + 'static) {
+        let (verdict, admitted) = match question {
+            Question::Admit(hello) => (reception.desk.admit(hello), Some(hello)),
+            Question::Welcomed(by) => (reception.desk.welcomed(by), None),
+        };
+        let peers = Rc::clone(&reception.peers);
+        self.env.spawn(async move {
+            let Some(verdict) = verdict.await else { return };
+            let text = admitted.and_then(|hello| peers.borrow_mut().judged(&hello, &verdict));
+            text.inspect(|text| tracing::warn!("{text}"));
+            then(verdict);
+        });
+    }
+
+    /// Tells the node what became of this core's link to another.
+    pub fn heard(&self, of: NodeId, news: LinkNews) {
+        let Some(Reception { desk, peers }) = &self.reception else {
+            return self.send(CoreId(0), NodeItem::Heard(of, news));
+        };
+        match &news {
+            LinkNews::Refused(refusal) => desk.refused(of, *refusal),
+            LinkNews::Down(_) | LinkNews::Stranger(_) => desk.unreachable(of),
+            LinkNews::Up | LinkNews::Refuses(_) => {}
         }
+        let text = peers.borrow_mut().heard(of, news);
+        text.inspect(|text| tracing::error!("{text}"));
     }
 
     /// Whether this core knows that its node may vote.
@@ -277,12 +323,11 @@ impl<E: Env> Mesh<E> {
     fn take(&self, item: NodeItem) {
         match item {
             NodeItem::Shard(item) => self.runner.deliver_mesh(item),
-            NodeItem::Admit { from, number, hello } => {
-                let (mesh, verdict) = (self.clone(), self.judge(hello));
-                self.env.spawn(async move {
-                    if let Some(verdict) = verdict.await {
-                        mesh.send(from, NodeItem::Judged { number, verdict });
-                    }
+            NodeItem::Ask { from, number, question } => {
+                let Some(reception) = &self.reception else { return };
+                let mesh = self.clone();
+                self.judge(reception, question, move |verdict| {
+                    mesh.send(from, NodeItem::Judged { number, verdict });
                 });
             }
             NodeItem::Judged { number, verdict } => {
@@ -290,7 +335,7 @@ impl<E: Env> Mesh<E> {
                     question.send(verdict);
                 }
             }
-            NodeItem::Welcomed(by) => self.welcomed(by),
+            NodeItem::Heard(of, news) => self.heard(of, news),
             NodeItem::Entitled => {
                 self.state.has_entitled.set(true);
                 self.runner.entitle();

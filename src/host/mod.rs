@@ -9,6 +9,7 @@
 //!
 //! - [`frame`] is the form of parcels on a link; [`link`] drives one link, either end, over any byte stream.
 //! - [`mesh`] connects the cores of a node.
+//! - [`peers`] is what core 0 knows of the other nodes, and says of them.
 //! - [`node`] starts a core: identity, lanes, recovery, runner; and ends it.
 //! - [`exit`] says what ends the process and with which code.
 //!
@@ -24,3 +25,4 @@ pub mod frame;
 pub mod link;
 pub mod mesh;
 pub mod node;
+pub mod peers;

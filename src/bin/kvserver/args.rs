@@ -36,8 +36,12 @@ const AFTER_HELP: &str = "Exit codes:
   16  another format
   17  damaged files
   18  a log write failed
-  19  refused by a peer: another cluster or other settings
-  20  refused by a peer: another data directory";
+  19  refused by other nodes: another cluster, other settings or another id
+  20  refused by other nodes: another data directory
+
+Settings that must be the same on all nodes (--peers, --shards, --cluster-name, --election-timeout-ms,
+--heartbeat-ms, lease_reads) cannot be changed node by node: a node that the majority refuses ends with 19.
+Stop all nodes, then start all with the new values. (Peers, shards and name are fixed for good.)";
 
 /// What to do other than run one node.
 #[derive(Debug, Subcommand)]

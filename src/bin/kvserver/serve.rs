@@ -34,14 +34,15 @@ use distribkv::env::os::{net as os_net, process};
 use distribkv::env::signal::Signal;
 use distribkv::env::{Env, Instant};
 use distribkv::host::exit::Exit;
-use distribkv::host::link::{self, LinkEnd, Links};
-use distribkv::host::mesh::{Mesh, MeshEnds, mesh};
+use distribkv::host::link::{self, Links};
+use distribkv::host::mesh::{Mesh, MeshEnds, Question, Reception, mesh};
 use distribkv::host::node::{self, Planted};
+use distribkv::host::peers::Peers;
 use distribkv::ids::{CoreId, NodeId};
 use distribkv::kv;
 use distribkv::log::{Identity, IdentityStore};
 use distribkv::shard::Runner;
-use distribkv::shard::admission::{Desk, Hello, Rejection, Verdict};
+use distribkv::shard::admission::{Desk, Hello};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
@@ -75,7 +76,8 @@ pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
     let cores = u32::try_from(placements.len()).expect("validated to be few");
     let listeners = listen(&settings, placements.len())?;
     let addresses = listeners.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-    tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, "starting");
+    let agreement = settings.cluster.agreement();
+    tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
     let shared = Arc::new(Shared { settings, cores, planted, ended, starting });
@@ -230,24 +232,28 @@ async fn serve_core(
         elapsed = ?found.elapsed, "log recovered"
     );
     found.cuts.iter().for_each(|cut| tracing::warn!("{cut}"));
-    let first = first.map(|(store, asked_to_stop)| (open_desk(shared, &env, store), asked_to_stop));
-    let desk = first.as_ref().map(|(desk, _)| desk.clone());
-    let mesh = Mesh::connect(env.clone(), ends, runner.clone(), desk).await;
+    let first = first.map(|(store, asked_to_stop)| (open_reception(shared, &env, store), asked_to_stop));
+    let reception = first.as_ref().map(|(reception, _)| reception.clone());
+    let mesh = Mesh::connect(env.clone(), ends, runner.clone(), reception).await;
     let core = Core { shared: Arc::clone(shared), env, runner, mesh, identity, core, started_at };
     core.serve(first, listeners).await
 }
 
-fn open_desk(shared: &Arc<Shared>, env: &GlommioEnv, store: IdentityStore<GlommioEnv>) -> Desk<GlommioEnv> {
+fn open_reception(
+    shared: &Arc<Shared>,
+    env: &GlommioEnv,
+    store: IdentityStore<GlommioEnv>,
+) -> Reception<GlommioEnv> {
     let own = Hello::of(store.identity());
     let desk = Desk::new(store, own);
-    let (ended, running) = (shared.ended.clone(), desk.clone());
+    let peers = Rc::new(RefCell::new(Peers::new(shared.settings.cluster.clone())));
+    let (shared, running) = (Arc::clone(shared), desk.clone());
     env.spawn(async move {
-        let failure = running.run().await;
-        let exit = Exit::LogWrite(failure);
+        let exit = Exit::of_desk(running.run().await, &shared.settings.cluster);
         // Where nobody listens any more the process is ending already.
-        let _ = ended.send(Err((exit.code(), exit.to_string())));
+        let _ = shared.ended.send(Err((exit.code(), exit.to_string())));
     });
-    desk
+    Reception { desk, peers }
 }
 
 /// One core, serving.
@@ -265,7 +271,7 @@ impl Core {
     /// Serves until the node ends. Core 0 has the desk, and hears when the node is to stop.
     async fn serve(
         self,
-        first: Option<(Desk<GlommioEnv>, Bell)>,
+        first: Option<(Reception<GlommioEnv>, Bell)>,
         listeners: Vec<TcpListener>,
     ) -> Result<(), Exit> {
         let edge = self.start_edge();
@@ -275,8 +281,8 @@ impl Core {
             self.env.spawn(async move { edge.accept(listener, peers).await });
         }
         self.start_links();
-        if let Some((desk, asked_to_stop)) = first {
-            self.start_node(&desk, asked_to_stop);
+        if let Some((reception, asked_to_stop)) = first {
+            self.start_node(&reception.desk, asked_to_stop);
         }
         let (mesh, runner, env) = (self.mesh.clone(), self.runner.clone(), self.env.clone());
         self.env.spawn(async move {
@@ -327,12 +333,12 @@ impl Core {
                 continue;
             }
             let (links, waiting) = (self.links(), self.mesh.link_signal(to));
-            let (mesh, ended, peer) = (self.mesh.clone(), self.shared.ended.clone(), address.clone());
-            let was_entitled = self.identity.entitled;
-            let on_verdict = move |verdict| take_verdict(&mesh, was_entitled, (&ended, &peer), verdict);
+            let (asking, telling) = (self.mesh.clone(), self.mesh.clone());
+            let welcomed = async move |by| asking.ask(Question::Welcomed(by)).await;
+            let news = move |news| telling.heard(to, news);
             let patience = links.election * 3;
             let connect = async move || connect(&address, patience).await;
-            self.env.spawn(link::keep_outgoing(links, (to, hello), waiting, connect, on_verdict));
+            self.env.spawn(link::keep_outgoing(links, (to, hello), waiting, connect, welcomed, news));
         }
     }
 
@@ -343,15 +349,11 @@ impl Core {
             let (links, mesh, incoming) = (links.clone(), mesh.clone(), Rc::clone(&incoming));
             let env = links.env.clone();
             env.spawn(async move {
-                let judge = async |hello| mesh.judge(hello).await;
+                let judge = async |hello| mesh.ask(Question::Admit(hello)).await;
                 let begin = |hello: &Hello| incoming.begin(hello);
                 let served = link::serve_incoming(&links, TcpIo::new(stream, first), judge, begin).await;
-                match served {
-                    Ok(()) => {}
-                    Err(LinkEnd::Io(error)) => tracing::debug!(%error, "incoming link ended"),
-                    Err(LinkEnd::Rejected(rejection)) => {
-                        tracing::warn!("a peer was refused, and told: {rejection}")
-                    }
+                if let Err(end) = served {
+                    tracing::debug!(?end, "incoming link ended");
                 }
             });
         }
@@ -414,30 +416,6 @@ async fn connect(address: &str, patience: Duration) -> std::io::Result<TcpIo> {
         }
     }
     Err(last)
-}
-
-/// How another node took this one's hello. One that may not vote yet ends where it is refused: it can never
-/// serve.
-fn take_verdict(
-    mesh: &Mesh<GlommioEnv>,
-    was_entitled: bool,
-    (ended, peer): (&mpsc::Sender<Ending>, &str),
-    verdict: Verdict,
-) -> Result<(), Rejection> {
-    match verdict {
-        Verdict::Welcome(by) => {
-            mesh.welcomed(by);
-            Ok(())
-        }
-        Verdict::Rejected(rejection) => {
-            if !was_entitled && !mesh.is_entitled() {
-                let exit = Exit::Refused { peer: peer.to_owned(), rejection };
-                // Where nobody listens any more the process is ending already.
-                let _ = ended.send(Err((exit.code(), exit.to_string())));
-            }
-            Err(rejection)
-        }
-    }
 }
 
 /// Waits until every shard has a leader, and says so on standard output.

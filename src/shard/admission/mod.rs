@@ -13,6 +13,8 @@
 //! Any two sets of that size meet, so a node whose directory was wiped cannot pass for a new one: somebody in
 //! the set that it needs has noted the old directory.
 //!
+//! A node that is refused for another reason may be right or wrong; [`refusals`] says when it ends.
+//!
 //! Invariants:
 //! - A welcome is sent after the note is durable.
 //! - A noted directory is never overwritten here.
@@ -20,104 +22,33 @@
 //!
 //! The desk lives on core 0, which owns the node's identity; other cores ask by mesh.
 
+mod hello;
+pub mod refusals;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 use std::rc::Rc;
-
-use bytes::{Buf, Bytes};
 
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
-use crate::ids::{ClusterId, CoreId, DirectoryId, NodeId};
-use crate::log::{Identity, IdentityStore, LogFailure, NoteError};
+use crate::ids::{CoreId, NodeId};
+use crate::log::{IdentityStore, LogFailure, NoteError};
 
-/// The version of everything that nodes say to each other.
-pub const LINK_FORMAT: u32 = 1;
+pub use hello::{HELLO_BYTES, Hello, LINK_FORMAT, Refusal, Rejection, Standing, VERDICT_BYTES, Verdict};
+pub use refusals::Refused;
 
-/// The size of an encoded hello.
-pub const HELLO_BYTES: usize = 48;
+use refusals::Refusals;
 
 /// Hellos that wait for the desk. A node has few peers, each with few cores.
 const QUEUE_MAX: usize = 1024;
 
-/// What a node says of itself before anything else.
-///
-/// ```text
-/// format u32 | node u32 | core u32 | nodes u32
-/// | cluster u64 | directory u64 | settings u64 | incarnation u64
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// The version of what it says.
-    pub format: u32,
-    /// Who it is.
-    pub node: NodeId,
-    /// The core that the link begins at.
-    pub core: CoreId,
-    /// How many nodes it thinks there are.
-    pub nodes: u32,
-    /// The cluster that it belongs to.
-    pub cluster: ClusterId,
-    /// Its data directory.
-    pub directory: DirectoryId,
-    /// The hash of the settings that must agree.
-    pub settings: u64,
-    /// Which start of its data directory this is.
-    pub incarnation: u64,
-}
-
-/// Why a hello was refused.
-///
-/// ```text
-/// reason u32 (1 format, 2 cluster, 3 settings, 4 node, 5 directory) | ours u64 | theirs u64
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Another version of what nodes say to each other.
-    Format {
-        /// Of who refused.
-        ours: u32,
-        /// Of who was refused.
-        theirs: u32,
-    },
-    /// Another cluster.
-    Cluster {
-        /// Of who refused.
-        ours: ClusterId,
-        /// Of who was refused.
-        theirs: ClusterId,
-    },
-    /// Other values of settings that must agree.
-    Settings {
-        /// The hash, of who refused.
-        ours: u64,
-        /// The hash, of who was refused.
-        theirs: u64,
-    },
-    /// No such node, or the very node that was asked.
-    Node {
-        /// Who refused.
-        ours: NodeId,
-        /// Who was refused.
-        theirs: NodeId,
-    },
-    /// That node is known with another data directory: this one was wiped, or is not its own.
-    Directory {
-        /// The one that is noted.
-        noted: DirectoryId,
-        /// The one that it came with.
-        theirs: DirectoryId,
-    },
-}
-
-/// The answer to a hello.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is noted; this is who noted it.
-    Welcome(Hello),
-    /// It is not welcome.
-    Rejected(Rejection),
+/// How a desk ended; the process ends with it.
+#[derive(Debug)]
+pub enum DeskEnd {
+    /// The identity's files failed.
+    Failed(LogFailure),
+    /// Other nodes refuse this one, and they are right.
+    Refused(Refused),
 }
 
 /// Notes directories, and counts who has noted this node's.
@@ -145,11 +76,14 @@ struct Inner {
     queue: VecDeque<Work>,
     noted_by: BTreeSet<NodeId>,
     needed: usize,
+    refusals: Refusals,
+    /// That this node is wrong, once that is known.
+    refused: Option<Refused>,
 }
 
 enum Work {
     Admit(Hello, AnswerSender<Verdict>),
-    Welcomed(Hello),
+    Welcomed(Hello, AnswerSender<Verdict>),
 }
 
 impl<E: Env> Desk<E> {
@@ -165,6 +99,8 @@ impl<E: Env> Desk<E> {
                 queue: VecDeque::new(),
                 noted_by: BTreeSet::new(),
                 needed,
+                refusals: Refusals::default(),
+                refused: None,
             })),
             wake: Signal::default(),
             entitled: Signal::default(),
@@ -198,39 +134,62 @@ impl<E: Env> Desk<E> {
     /// Another node says hello. Without an answer where the desk is gone or too busy.
     #[must_use]
     pub fn admit(&self, hello: Hello) -> AnswerReceiver<Verdict> {
+        self.judge(hello, Work::Admit)
+    }
+
+    /// Another node has welcomed this one: it has noted this one's directory, and its own is to be noted
+    /// here. The verdict is this node's: where it is no welcome, that word does not count and there is no
+    /// link. Without an answer where the desk is gone or too busy.
+    #[must_use]
+    pub fn welcomed(&self, by: Hello) -> AnswerReceiver<Verdict> {
+        self.judge(by, Work::Welcomed)
+    }
+
+    fn judge(
+        &self,
+        hello: Hello,
+        work: impl Fn(Hello, AnswerSender<Verdict>) -> Work,
+    ) -> AnswerReceiver<Verdict> {
         let (sender, receiver) = answer();
         let mut inner = self.inner.borrow_mut();
         if let Some(rejection) = inner.own.compare(&hello) {
-            sender.send(Verdict::Rejected(rejection));
+            sender.send(inner.rejected(rejection));
         } else if inner.queue.len() < QUEUE_MAX {
-            inner.queue.push_back(Work::Admit(hello, sender));
+            inner.queue.push_back(work(hello, sender));
             self.wake.raise();
         }
         receiver
     }
 
-    /// Another node has welcomed this one: it is noted there, and is to be noted here.
-    pub fn welcomed(&self, by: Hello) -> Result<(), Rejection> {
+    /// Another node refuses this one.
+    pub fn refused(&self, by: NodeId, refusal: Refusal) {
         let mut inner = self.inner.borrow_mut();
-        if let Some(rejection) = inner.own.compare(&by) {
-            return Err(rejection);
-        }
-        if inner.queue.len() < QUEUE_MAX {
-            inner.queue.push_back(Work::Welcomed(by));
+        let (nodes, own) = (inner.own.nodes, inner.standing());
+        if let Some(refused) = inner.refusals.add((by, refusal), nodes, own) {
+            inner.refused = Some(refused);
             self.wake.raise();
         }
-        Ok(())
     }
 
-    /// The desk at work, for ever; returns with the first failure of the identity's files.
-    pub async fn run(self) -> LogFailure {
+    /// Another node cannot be reached: whether it still refuses this one is not known.
+    pub fn unreachable(&self, node: NodeId) {
+        self.inner.borrow_mut().refusals.remove(node);
+    }
+
+    /// The desk at work, for ever; returns with the first failure of the identity's files, or where other
+    /// nodes refuse this one and are right.
+    pub async fn run(self) -> DeskEnd {
         loop {
+            let refused = self.inner.borrow_mut().refused.take();
+            if let Some(refused) = refused {
+                return DeskEnd::Refused(refused);
+            }
             let work = self.inner.borrow_mut().queue.pop_front();
             let done = match work {
                 Some(Work::Admit(hello, sender)) => {
                     self.note(hello).await.map(|verdict| sender.send(verdict))
                 }
-                Some(Work::Welcomed(by)) => self.count(by).await,
+                Some(Work::Welcomed(by, sender)) => self.count(by).await.map(|verdict| sender.send(verdict)),
                 None if self.is_due() => self.entitle().await,
                 None => {
                     self.wake.wait().await;
@@ -238,7 +197,7 @@ impl<E: Env> Desk<E> {
                 }
             };
             if let Err(failure) = done {
-                return failure;
+                return DeskEnd::Failed(failure);
             }
         }
     }
@@ -248,23 +207,25 @@ impl<E: Env> Desk<E> {
         let mut store = self.store.borrow_mut().take().expect("the desk does one thing at a time");
         let noted = store.note(hello.node, hello.directory).await;
         *self.store.borrow_mut() = Some(store);
-        match noted {
-            Ok(()) => Ok(Verdict::Welcome(own)),
+        let rejection = match noted {
+            Ok(()) => return Ok(Verdict::Welcome(own)),
             Err(NoteError::AnotherKnown { known }) => {
-                Ok(Verdict::Rejected(Rejection::Directory { noted: known, theirs: hello.directory }))
+                Rejection::Directory { noted: known, theirs: hello.directory }
             }
-            Err(NoteError::NoSuchNode) => {
-                Ok(Verdict::Rejected(Rejection::Node { ours: own.node, theirs: hello.node }))
-            }
-            Err(NoteError::Failed(failure)) => Err(failure),
-        }
+            Err(NoteError::NoSuchNode) => Rejection::Node { ours: own.node, theirs: hello.node },
+            Err(NoteError::Failed(failure)) => return Err(failure),
+        };
+        Ok(self.inner.borrow().rejected(rejection))
     }
 
-    async fn count(&self, by: Hello) -> Result<(), LogFailure> {
-        if let Verdict::Welcome(_) = self.note(by).await? {
-            self.inner.borrow_mut().noted_by.insert(by.node);
+    async fn count(&self, by: Hello) -> Result<Verdict, LogFailure> {
+        let verdict = self.note(by).await?;
+        if let Verdict::Welcome(_) = verdict {
+            let mut inner = self.inner.borrow_mut();
+            inner.noted_by.insert(by.node);
+            inner.refusals.remove(by.node);
         }
-        Ok(())
+        Ok(verdict)
     }
 
     fn is_due(&self) -> bool {
@@ -283,6 +244,16 @@ impl<E: Env> Desk<E> {
     }
 }
 
+impl Inner {
+    fn standing(&self) -> Standing {
+        if self.is_entitled { Standing::Entitled } else { Standing::New }
+    }
+
+    fn rejected(&self, rejection: Rejection) -> Verdict {
+        Verdict::Rejected(Refusal { rejection, standing: self.standing() })
+    }
+}
+
 /// How many other nodes must have noted a new directory.
 #[must_use]
 pub fn others_needed(nodes: u32) -> usize {
@@ -290,183 +261,9 @@ pub fn others_needed(nodes: u32) -> usize {
     (nodes / 2 + 1).min(nodes - 1) as usize
 }
 
-impl Hello {
-    /// What a node says of itself, from its identity.
-    #[must_use]
-    pub fn of(identity: &Identity) -> Self {
-        Self {
-            format: LINK_FORMAT,
-            node: identity.node,
-            core: CoreId(0),
-            nodes: identity.nodes,
-            cluster: identity.cluster,
-            directory: identity.directory,
-            settings: identity.cluster_hash,
-            incarnation: identity.starts,
-        }
-    }
-
-    /// Why the other cannot be spoken to, judged by what is known without asking the identity.
-    fn compare(&self, other: &Self) -> Option<Rejection> {
-        if other.format != self.format {
-            Some(Rejection::Format { ours: self.format, theirs: other.format })
-        } else if other.cluster != self.cluster {
-            Some(Rejection::Cluster { ours: self.cluster, theirs: other.cluster })
-        } else if other.settings != self.settings || other.nodes != self.nodes {
-            Some(Rejection::Settings { ours: self.settings, theirs: other.settings })
-        } else if other.node == self.node || other.node.0 == 0 || other.node.0 > self.nodes {
-            Some(Rejection::Node { ours: self.node, theirs: other.node })
-        } else {
-            None
-        }
-    }
-
-    /// The hello as it travels.
-    #[must_use]
-    pub fn encode(&self) -> [u8; HELLO_BYTES] {
-        let mut out = Vec::with_capacity(HELLO_BYTES);
-        for word in [self.format, self.node.0, self.core.0, self.nodes] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        for word in [self.cluster.0, self.directory.0, self.settings, self.incarnation] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        out.try_into().expect("four words of 4 bytes and four of 8")
-    }
-
-    /// Reads a hello.
-    #[must_use]
-    pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Self {
-        let mut bytes = Bytes::copy_from_slice(bytes);
-        Self {
-            format: bytes.get_u32_le(),
-            node: NodeId(bytes.get_u32_le()),
-            core: CoreId(bytes.get_u32_le()),
-            nodes: bytes.get_u32_le(),
-            cluster: ClusterId(bytes.get_u64_le()),
-            directory: DirectoryId(bytes.get_u64_le()),
-            settings: bytes.get_u64_le(),
-            incarnation: bytes.get_u64_le(),
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Format { ours, theirs } => {
-                write!(
-                    f,
-                    "the peer speaks link format {ours}, this node {theirs}: run one version on all nodes"
-                )
-            }
-            Self::Cluster { ours, theirs } => write!(
-                f,
-                "the peer belongs to cluster {:016x}, this node to {:016x}: --cluster-name, --peers and \
-                 --shards must be the same on all nodes when they are first started",
-                ours.0, theirs.0
-            ),
-            Self::Settings { ours, theirs } => write!(
-                f,
-                "the peer has other cluster settings ({ours:016x}, this node {theirs:016x}): --shards, \
-                 --election-timeout-ms, --heartbeat-ms and the number of --peers must be the same everywhere"
-            ),
-            Self::Node { ours, theirs } => {
-                write!(f, "node {ours} was asked by a node that says it is {theirs}: check --id and --peers")
-            }
-            Self::Directory { noted, theirs } => write!(
-                f,
-                "the peer knows this node with data directory {:016x}, it came with {:016x}: the \
-                 directory was replaced or wiped, and with it what this node has voted and \
-                 acknowledged. Put the old directory back. Only on a cluster that never held data: \
-                 stop all nodes and delete all data directories",
-                noted.0, theirs.0
-            ),
-        }
-    }
-}
-
-/// The size of an encoded verdict.
-pub const VERDICT_BYTES: usize = 4 + HELLO_BYTES;
-
-impl Verdict {
-    /// The verdict as it travels: a word (0 welcome, else the reason of the rejection), then a hello or the
-    /// two values of a rejection and zeros.
-    #[must_use]
-    pub fn encode(&self) -> [u8; VERDICT_BYTES] {
-        let mut out = [0; VERDICT_BYTES];
-        let (reason, ours, theirs) = match self {
-            Self::Welcome(hello) => {
-                out[4..].copy_from_slice(&hello.encode());
-                return out;
-            }
-            Self::Rejected(rejection) => rejection.parts(),
-        };
-        out[..4].copy_from_slice(&reason.to_le_bytes());
-        out[4..12].copy_from_slice(&ours.to_le_bytes());
-        out[12..20].copy_from_slice(&theirs.to_le_bytes());
-        out
-    }
-
-    /// Reads a verdict; `None` where its reason is none that is known.
-    #[must_use]
-    pub fn decode(bytes: &[u8; VERDICT_BYTES]) -> Option<Self> {
-        let mut rest = Bytes::copy_from_slice(bytes);
-        let reason = rest.get_u32_le();
-        if reason == 0 {
-            let hello = rest.as_ref().try_into().expect("what is left is as long as a hello");
-            return Some(Self::Welcome(Hello::decode(hello)));
-        }
-        let (ours, theirs) = (rest.get_u64_le(), rest.get_u64_le());
-        Rejection::of_parts(reason, ours, theirs).map(Self::Rejected)
-    }
-}
-
-impl Rejection {
-    fn parts(&self) -> (u32, u64, u64) {
-        match *self {
-            Self::Format { ours, theirs } => (1, u64::from(ours), u64::from(theirs)),
-            Self::Cluster { ours, theirs } => (2, ours.0, theirs.0),
-            Self::Settings { ours, theirs } => (3, ours, theirs),
-            Self::Node { ours, theirs } => (4, u64::from(ours.0), u64::from(theirs.0)),
-            Self::Directory { noted, theirs } => (5, noted.0, theirs.0),
-        }
-    }
-
-    fn of_parts(reason: u32, ours: u64, theirs: u64) -> Option<Self> {
-        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        match reason {
-            1 => Some(Self::Format { ours: narrow(ours), theirs: narrow(theirs) }),
-            2 => Some(Self::Cluster { ours: ClusterId(ours), theirs: ClusterId(theirs) }),
-            3 => Some(Self::Settings { ours, theirs }),
-            4 => Some(Self::Node { ours: NodeId(narrow(ours)), theirs: NodeId(narrow(theirs)) }),
-            5 => Some(Self::Directory { noted: DirectoryId(ours), theirs: DirectoryId(theirs) }),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_verdict_survives_the_way() {
-        let hello = Hello {
-            format: 1,
-            node: NodeId(2),
-            core: CoreId(3),
-            nodes: 5,
-            cluster: ClusterId(4),
-            directory: DirectoryId(5),
-            settings: 6,
-            incarnation: 7,
-        };
-        let rejection = Rejection::Directory { noted: DirectoryId(8), theirs: DirectoryId(9) };
-        for verdict in [Verdict::Welcome(hello), Verdict::Rejected(rejection)] {
-            assert_eq!(Verdict::decode(&verdict.encode()), Some(verdict));
-        }
-    }
 
     #[test]
     fn any_two_sets_of_witnesses_meet() {

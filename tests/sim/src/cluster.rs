@@ -18,6 +18,7 @@ use bytes::Bytes;
 use distribkv::config::{Cluster as ClusterSettings, Node as NodeSettings, Settings};
 use distribkv::env::Env;
 use distribkv::env::signal::{AnswerReceiver, answer};
+use distribkv::host::exit::Exit;
 use distribkv::host::node::{self, Planted};
 use distribkv::ids::{CoreId, NodeId, ShardId};
 use distribkv::route::call::{Answered, Failure, Request};
@@ -57,7 +58,8 @@ pub struct ClusterConfig {
 enum Packet {
     Parcel(Bytes),
     Hello(Hello),
-    Verdict(Verdict),
+    /// The verdict on a hello. Over a connection it could only reach the life that said it.
+    Verdict(Hello, Verdict),
 }
 
 /// Why a node's life ended by itself, or that it goes on.
@@ -79,6 +81,8 @@ struct Node {
     runners: RefCell<Vec<Runner<SimEnv>>>,
     ending: RefCell<Ending>,
     lives: Cell<u64>,
+    /// Its setting that all nodes must agree on, where it is another than theirs.
+    heartbeat_ms: Cell<Option<u64>>,
 }
 
 /// A whole cluster.
@@ -108,6 +112,7 @@ impl Cluster {
                 runners: RefCell::default(),
                 ending: RefCell::new(Ending::None),
                 lives: Cell::new(0),
+                heartbeat_ms: Cell::new(None),
             };
             (id, node)
         });
@@ -141,6 +146,12 @@ impl Cluster {
         let lives = &self.node(node).lives;
         lives.set(lives.get() + 1);
         self.machine(node).disk().prepare_dir(&self.data_dir(node));
+    }
+
+    /// Gives a node another value of a setting that must agree (`None`: the others' value), from its next
+    /// start on.
+    pub fn set_heartbeat_ms(&self, node: NodeId, heartbeat_ms: Option<u64>) {
+        self.node(node).heartbeat_ms.set(heartbeat_ms);
     }
 
     /// Turns over one bit of one of the segments of a node that is down, where these numbers point.
@@ -320,7 +331,7 @@ impl Cluster {
                 peers: (1..=config.nodes).map(|id| format!("node-{id}:1")).collect(),
                 shards: config.shards,
                 election_timeout_ms: election_ms,
-                heartbeat_ms: election_ms / 10,
+                heartbeat_ms: self.node(node).heartbeat_ms.get().unwrap_or(election_ms / 10),
                 lease_reads: config.lease_reads,
                 ..ClusterSettings::default()
             },
@@ -344,10 +355,10 @@ impl Cluster {
             Err(exit) => return self.end(node, exit.code(), &exit),
         };
         let desk = Desk::new(store, Hello::of(&identity));
-        let (cluster, failing) = (self.clone(), desk.clone());
+        let (cluster, failing, agreed) = (self.clone(), desk.clone(), settings.cluster.clone());
         env.spawn(async move {
-            let error = failing.run().await;
-            cluster.end(node, 1, &error);
+            let exit = Exit::of_desk(failing.run().await, &agreed);
+            cluster.end(node, exit.code(), &exit);
         });
         let mut runners = Vec::new();
         for core in (0..cores).map(CoreId) {
@@ -435,19 +446,17 @@ impl Cluster {
                 let (verdict, network) = (desk.admit(hello), self.inner.network.clone());
                 env.spawn(async move {
                     if let Some(verdict) = verdict.await {
-                        network.send(place, from, Packet::Verdict(verdict));
+                        network.send(place, from, Packet::Verdict(hello, verdict));
                     }
                 });
             }
-            Packet::Verdict(Verdict::Welcome(by)) => {
-                // Whether the hello is as it should be was checked by the desk itself.
-                let _ = desk.welcomed(by);
-            }
-            Packet::Verdict(Verdict::Rejected(rejection)) => {
-                if !desk.is_entitled() && !self.inner.config.planted.lets_wiped_nodes_vote() {
-                    self.end(place.node, 20, &rejection);
-                }
-            }
+            Packet::Verdict(hello, verdict) if hello == desk.hello(hello.core) => match verdict {
+                // What becomes of it is the desk's: there is no link here to be closed.
+                Verdict::Welcome(by) => drop(desk.welcomed(by)),
+                Verdict::Rejected(_) if self.inner.config.planted.lets_wiped_nodes_vote() => {}
+                Verdict::Rejected(refusal) => desk.refused(from.node, refusal),
+            },
+            Packet::Verdict(..) => {}
         }
     }
 

@@ -29,13 +29,21 @@ type Outcome = Option<Result<Answered, Failure>>;
 impl Story {
     /// Three nodes with one shard, all up and led.
     fn begin(planted: Option<&str>) -> Self {
+        let story = Self::prepared(3, planted);
+        story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+        story.wait(|story| story.leader().is_some());
+        story
+    }
+
+    /// New nodes with one shard that do not run yet.
+    fn prepared(nodes: u32, planted: Option<&str>) -> Self {
         let mut options = Options::default();
         if let Some(name) = planted {
             sim::plant(&mut options, name).expect("a mistake that can be planted");
         }
         let world = World::new(WorldConfig::seeded(7));
         let config = ClusterConfig {
-            nodes: 3,
+            nodes,
             cores: 1,
             shards: 1,
             disk: DiskConfig::default(),
@@ -45,10 +53,21 @@ impl Story {
             planted: options.planted,
         };
         let cluster = Cluster::new(&world, config);
-        cluster.nodes().into_iter().for_each(|node| cluster.boot(node));
-        let story = Self { world, cluster };
-        story.wait(|story| story.leader().is_some());
-        story
+        Self { world, cluster }
+    }
+
+    /// Starts a node and gives it time to hear what the others say of it.
+    fn boot(&self, node: u32) {
+        self.cluster.boot(NodeId(node));
+        self.pass(Duration::from_secs(3));
+    }
+
+    /// The exit code that a node ended with by itself.
+    fn exit_code(&self, node: u32) -> Option<i32> {
+        match self.cluster.ending(NodeId(node)) {
+            Ending::Exit { code, .. } => Some(code),
+            Ending::None => None,
+        }
     }
 
     fn wait(&self, holds: impl Fn(&Self) -> bool) {
@@ -204,4 +223,71 @@ fn a_staggered_and_aborted_first_start_works() {
     story.cluster.boot(NodeId(3));
     story.wait(|story| story.leader().is_some());
     assert!(matches!(story.append(NodeId(1), "begun"), Some(Ok(_))));
+}
+
+/// Another heartbeat than the 20 ms of the others.
+const OTHER_HEARTBEAT_MS: Option<u64> = Some(40);
+
+/// At a first start nobody may vote yet, and the node that differs is told by the majority, not by the first
+/// that it meets; nor does it end a node that is right.
+#[test]
+fn of_three_new_nodes_the_one_that_differs_ends() {
+    let story = Story::prepared(3, None);
+    story.cluster.set_heartbeat_ms(NodeId(3), OTHER_HEARTBEAT_MS);
+    story.boot(3);
+    story.boot(1);
+    assert_eq!([1, 3].map(|node| story.exit_code(node)), [None, None], "nobody knows which of two is wrong");
+    story.boot(2);
+    assert_eq!([1, 2, 3].map(|node| story.exit_code(node)), [None, None, Some(19)]);
+    story.cluster.set_heartbeat_ms(NodeId(3), None);
+    story.boot(3);
+    story.wait(|story| story.leader().is_some());
+    assert!(matches!(story.append(NodeId(3), "begun"), Some(Ok(_))));
+}
+
+/// There is no majority of two: both say what differs and wait to be corrected, whichever is.
+#[test]
+fn of_two_new_nodes_that_differ_none_ends() {
+    let story = Story::prepared(2, None);
+    story.cluster.set_heartbeat_ms(NodeId(2), OTHER_HEARTBEAT_MS);
+    story.boot(1);
+    story.boot(2);
+    assert_eq!([1, 2].map(|node| story.exit_code(node)), [None, None]);
+    assert_eq!(story.leader(), None, "they have not agreed on anything");
+    story.cluster.crash(NodeId(2), Crash::Process);
+    story.cluster.set_heartbeat_ms(NodeId(2), None);
+    story.boot(2);
+    assert!(story.leader().is_some());
+}
+
+/// A node that has voted and is started with other settings ends once the majority refuses it, not before;
+/// the others serve on.
+#[test]
+fn a_node_restarted_with_other_settings_ends() {
+    let story = Story::begin(None);
+    story.cluster.crash(NodeId(3), Crash::Process);
+    story.cluster.set_heartbeat_ms(NodeId(3), OTHER_HEARTBEAT_MS);
+    story.cluster.partition(&[NodeId(3)], &[NodeId(2)]);
+    story.boot(3);
+    assert_eq!(story.exit_code(3), None, "one of two others may be wrong itself");
+    story.cluster.heal_network();
+    story.pass(Duration::from_secs(3));
+    assert_eq!([1, 2, 3].map(|node| story.exit_code(node)), [None, None, Some(19)]);
+    assert!(matches!(story.append(NodeId(1), "kept"), Some(Ok(_))), "two of three serve");
+    story.cluster.set_heartbeat_ms(NodeId(3), None);
+    story.boot(3);
+    assert_eq!(story.exit_code(3), None);
+    assert_eq!(story.value(NodeId(3)), Some(Bytes::from_static(b"kept")));
+}
+
+/// A new node that one node that may vote refuses is not of that cluster.
+#[test]
+fn a_new_node_that_differs_from_a_cluster_ends_with_the_first_refusal() {
+    let story = Story::begin(None);
+    story.cluster.crash(NodeId(3), Crash::Process);
+    story.cluster.replace_data_dir(NodeId(3));
+    story.cluster.set_heartbeat_ms(NodeId(3), OTHER_HEARTBEAT_MS);
+    story.cluster.partition(&[NodeId(3)], &[NodeId(2)]);
+    story.boot(3);
+    assert_eq!([1, 2, 3].map(|node| story.exit_code(node)), [None, None, Some(19)]);
 }
