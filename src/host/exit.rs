@@ -65,7 +65,7 @@ pub enum Exit {
         text: String,
     },
     /// Other nodes refuse this one, and they are right. Codes 19 (another cluster, other settings or another
-    /// id), 20 (another data directory), 16 (another format).
+    /// id), 20 (another data directory, or an older copy of it), 16 (another format).
     Refused {
         /// Who refused, and why.
         refused: Refused,
@@ -122,7 +122,7 @@ impl Exit {
 fn refused_code(rejection: Rejection) -> i32 {
     match rejection {
         Rejection::Format { .. } => 16,
-        Rejection::Directory { .. } => 20,
+        Rejection::Directory { .. } | Rejection::Incarnation { .. } => 20,
         Rejection::Cluster { .. } | Rejection::Settings { .. } | Rejection::Node { .. } => 19,
     }
 }
@@ -198,7 +198,10 @@ pub fn refusal_text(rejection: Rejection, (refuser, refused): (&str, &str), clus
     match rejection {
         Rejection::Cluster { .. } => format!("{text}. This node was started with {}", cluster.origin()),
         Rejection::Settings { .. } => format!("{text}. This node has {}", cluster.agreement()),
-        Rejection::Format { .. } | Rejection::Node { .. } | Rejection::Directory { .. } => text,
+        Rejection::Format { .. }
+        | Rejection::Node { .. }
+        | Rejection::Directory { .. }
+        | Rejection::Incarnation { .. } => text,
     }
 }
 

@@ -236,13 +236,13 @@ async fn write_frames(writer: &mut (impl AsyncWrite + Unpin), frames: &[u8]) -> 
 
 /// The receiving end of a link: judges the hello, then delivers parcels until it ends.
 ///
-/// `judge` asks the desk. `begin` notes the link and gives the signal that is raised when a newer link of the
-/// same core of that node comes: this one then ends.
+/// `judge` asks the desk. `closed` is raised when a newer link of the same core of that node has come: this
+/// one then ends.
 pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     links: &Links<E>,
     mut stream: IO,
     judge: impl AsyncFn(Hello) -> Option<Verdict>,
-    begin: impl Fn(&Hello) -> Signal,
+    closed: &Signal,
 ) -> Result<(), LinkEnd> {
     let hello = within(links, "a hello", async {
         let mut magic = [0; MAGIC.len()];
@@ -260,9 +260,8 @@ pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     if let Verdict::Rejected(refusal) = verdict {
         return Err(LinkEnd::Refuses(refusal.rejection));
     }
-    let superseded = begin(&hello);
     let ended = or(receive(links, hello.node, &mut stream), async {
-        superseded.wait().await;
+        closed.wait().await;
         Ok(())
     })
     .await;

@@ -19,7 +19,7 @@ use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::host::link::LinkNews;
 use crate::host::peers::Peers;
 use crate::ids::{CoreId, NodeId};
-use crate::shard::admission::{Desk, Hello, Verdict};
+use crate::shard::admission::{Desk, Hello, LinkPlace, Verdict};
 use crate::shard::{MeshItem, Runner};
 
 /// Batches of items in one channel; what waits behind them is bounded by the runner.
@@ -46,6 +46,8 @@ pub enum NodeItem {
         /// The verdict.
         verdict: Verdict,
     },
+    /// From core 0: a newer link has taken the place of the incoming one of this number.
+    CloseLink(u64),
     /// To core 0: what became of this core's link to a node.
     Heard(NodeId, LinkNews),
     /// From core 0: this node may vote and acknowledge.
@@ -61,8 +63,8 @@ pub enum NodeItem {
 /// What a core asks the desk.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
-    /// Whether a node that said this is welcome.
-    Admit(Hello),
+    /// Whether a node that said this, on the incoming link at this place, is welcome.
+    Admit(Hello, LinkPlace),
     /// Whether a node that welcomed this one with this is welcome here, and counts.
     Welcomed(Hello),
 }
@@ -137,11 +139,29 @@ struct State {
     links: RefCell<BTreeMap<NodeId, Signal>>,
     questions: RefCell<BTreeMap<u64, AnswerSender<Verdict>>>,
     last_question: Cell<u64>,
+    /// Incoming links by their numbers, with what is raised when one is to be closed.
+    incoming: RefCell<BTreeMap<u64, Signal>>,
+    last_incoming: Cell<u64>,
     is_draining: Cell<bool>,
     drained: Cell<u32>,
     draining: Signal,
     all_drained: Signal,
     has_entitled: Cell<bool>,
+}
+
+/// An incoming link of this core, from its first byte to its end.
+pub struct Incoming {
+    /// Where it is.
+    pub place: LinkPlace,
+    /// Raised when a newer link has taken its place.
+    pub closed: Signal,
+    state: Rc<State>,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.state.incoming.borrow_mut().remove(&self.place.number);
+    }
 }
 
 impl<E: Env> Mesh<E> {
@@ -192,17 +212,48 @@ impl<E: Env> Mesh<E> {
 
     /// Core 0: has the desk answer.
     fn judge(&self, reception: &Reception<E>, question: Question, then: impl FnOnce(Verdict) + 'static) {
-        let (verdict, admitted) = match question {
-            Question::Admit(hello) => (reception.desk.admit(hello), Some(hello)),
-            Question::Welcomed(by) => (reception.desk.welcomed(by), None),
-        };
-        let peers = Rc::clone(&reception.peers);
-        self.env.spawn(async move {
-            let Some(verdict) = verdict.await else { return };
-            let text = admitted.and_then(|hello| peers.borrow_mut().judged(&hello, &verdict));
-            text.inspect(|text| tracing::warn!("{text}"));
-            then(verdict);
-        });
+        let (mesh, peers) = (self.clone(), Rc::clone(&reception.peers));
+        match question {
+            Question::Admit(hello, place) => {
+                let admission = reception.desk.admit(hello, place);
+                self.env.spawn(async move {
+                    let Some(admission) = admission.await else { return };
+                    // Before the verdict: whether or not anybody waits for that, the desk counts on these.
+                    admission.closes.into_iter().for_each(|link| mesh.close(link));
+                    let text = peers.borrow_mut().judged(&hello, &admission.verdict);
+                    text.inspect(|text| tracing::warn!("{text}"));
+                    then(admission.verdict);
+                });
+            }
+            Question::Welcomed(by) => {
+                let verdict = reception.desk.welcomed(by);
+                self.env.spawn(async move {
+                    if let Some(verdict) = verdict.await {
+                        then(verdict);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Core 0: tells the core that holds a link to close it.
+    fn close(&self, link: LinkPlace) {
+        if link.core == self.core {
+            self.take(NodeItem::CloseLink(link.number));
+        } else {
+            self.send(link.core, NodeItem::CloseLink(link.number));
+        }
+    }
+
+    /// A link has come to this core, and has its number until it ends.
+    #[must_use]
+    pub fn incoming(&self) -> Incoming {
+        let number = self.state.last_incoming.get() + 1;
+        self.state.last_incoming.set(number);
+        let closed = Signal::default();
+        self.state.incoming.borrow_mut().insert(number, closed.clone());
+        let place = LinkPlace { core: self.core, number };
+        Incoming { place, closed, state: Rc::clone(&self.state) }
     }
 
     /// Tells the node what became of this core's link to another.
@@ -333,6 +384,11 @@ impl<E: Env> Mesh<E> {
             NodeItem::Judged { number, verdict } => {
                 if let Some(question) = self.state.questions.borrow_mut().remove(&number) {
                     question.send(verdict);
+                }
+            }
+            NodeItem::CloseLink(number) => {
+                if let Some(closed) = self.state.incoming.borrow().get(&number) {
+                    closed.raise();
                 }
             }
             NodeItem::Heard(of, news) => self.heard(of, news),

@@ -37,7 +37,7 @@ const AFTER_HELP: &str = "Exit codes:
   17  damaged files
   18  a log write failed
   19  refused by other nodes: another cluster, other settings or another id
-  20  refused by other nodes: another data directory
+  20  refused by other nodes: another data directory, or an older copy of it
 
 Settings that must be the same on all nodes (--peers, --shards, --cluster-name, --election-timeout-ms,
 --heartbeat-ms, lease_reads) cannot be changed node by node: a node that the majority refuses ends with 19.

@@ -12,7 +12,6 @@
 //! recovery begins again from the same files.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{TcpListener, ToSocketAddrs as _};
@@ -31,7 +30,6 @@ use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::os::signal::{self, Bell};
 use distribkv::env::os::{net as os_net, process};
-use distribkv::env::signal::Signal;
 use distribkv::env::{Env, Instant};
 use distribkv::host::exit::Exit;
 use distribkv::host::link::{self, Links};
@@ -275,9 +273,8 @@ impl Core {
         listeners: Vec<TcpListener>,
     ) -> Result<(), Exit> {
         let edge = self.start_edge();
-        let incoming = Rc::new(Incoming::default());
         for listener in listeners {
-            let (edge, peers) = (edge.clone(), self.on_peer(&incoming));
+            let (edge, peers) = (edge.clone(), self.on_peer());
             self.env.spawn(async move { edge.accept(listener, peers).await });
         }
         self.start_links();
@@ -343,15 +340,16 @@ impl Core {
     }
 
     /// What is done with a connection that does not begin as a client's does.
-    fn on_peer(&self, incoming: &Rc<Incoming>) -> impl Fn(TcpStream, Bytes) + Clone + 'static + use<> {
-        let (links, mesh, incoming) = (self.links(), self.mesh.clone(), Rc::clone(incoming));
+    fn on_peer(&self) -> impl Fn(TcpStream, Bytes) + Clone + 'static + use<> {
+        let (links, mesh) = (self.links(), self.mesh.clone());
         move |stream, first| {
-            let (links, mesh, incoming) = (links.clone(), mesh.clone(), Rc::clone(&incoming));
+            let (links, mesh) = (links.clone(), mesh.clone());
             let env = links.env.clone();
             env.spawn(async move {
-                let judge = async |hello| mesh.ask(Question::Admit(hello)).await;
-                let begin = |hello: &Hello| incoming.begin(hello);
-                let served = link::serve_incoming(&links, TcpIo::new(stream, first), judge, begin).await;
+                let incoming = mesh.incoming();
+                let judge = async |hello| mesh.ask(Question::Admit(hello, incoming.place)).await;
+                let stream = TcpIo::new(stream, first);
+                let served = link::serve_incoming(&links, stream, judge, &incoming.closed).await;
                 if let Err(end) = served {
                     tracing::debug!(?end, "incoming link ended");
                 }
@@ -378,25 +376,6 @@ impl Core {
             or(mesh.all_drained().wait(), env.sleep(limit)).await;
             mesh.stop_all();
         });
-    }
-}
-
-/// The links that other nodes have made to this core: a newer one of the same core of a node ends the older
-/// one.
-#[derive(Default)]
-struct Incoming {
-    newest: RefCell<BTreeMap<(NodeId, CoreId), Signal>>,
-}
-
-impl Incoming {
-    /// A new link has begun: the older one's signal is raised, the new one's is given back.
-    fn begin(&self, hello: &Hello) -> Signal {
-        let mut newest = self.newest.borrow_mut();
-        let superseded = Signal::default();
-        if let Some(older) = newest.insert((hello.node, hello.core), superseded.clone()) {
-            older.raise();
-        }
-        superseded
     }
 }
 

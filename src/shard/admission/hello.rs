@@ -9,7 +9,8 @@
 //!           ├ reason ┼ ours ┼ theirs ┼ may vote ┼ zeros …
 //! ```
 //!
-//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory. All numbers are little-endian.
+//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory, 6 incarnation. All numbers are
+//! little-endian.
 //!
 //! Pure: bytes in, values out. What follows from a verdict is decided elsewhere.
 
@@ -85,6 +86,13 @@ pub enum Rejection {
         noted: DirectoryId,
         /// The one that it came with.
         theirs: DirectoryId,
+    },
+    /// A newer start of that data directory was heard of: an older copy of it is in use, or two are.
+    Incarnation {
+        /// The newest start that was heard of.
+        newest: u64,
+        /// The one that it came with.
+        theirs: u64,
     },
 }
 
@@ -220,6 +228,7 @@ impl Rejection {
             Self::Settings { ours, theirs } => (3, ours, theirs),
             Self::Node { ours, theirs } => (4, u64::from(ours.0), u64::from(theirs.0)),
             Self::Directory { noted, theirs } => (5, noted.0, theirs.0),
+            Self::Incarnation { newest, theirs } => (6, newest, theirs),
         }
     }
 
@@ -231,6 +240,7 @@ impl Rejection {
             3 => Some(Self::Settings { ours, theirs }),
             4 => Some(Self::Node { ours: NodeId(narrow(ours)), theirs: NodeId(narrow(theirs)) }),
             5 => Some(Self::Directory { noted: DirectoryId(ours), theirs: DirectoryId(theirs) }),
+            6 => Some(Self::Incarnation { newest: ours, theirs }),
             _ => None,
         }
     }
@@ -264,6 +274,12 @@ impl Rejection {
                  directories",
                 noted.0, theirs.0
             ),
+            Self::Incarnation { newest, theirs } => format!(
+                "{refuser} has heard of start {newest} of {refused}, which comes with start {theirs} of the \
+                 same data directory: an older copy of it is in use, or two processes have a copy each. An \
+                 older copy does not know what {refused} has voted and acknowledged since: put the newest \
+                 one back"
+            ),
         }
     }
 }
@@ -293,6 +309,7 @@ mod tests {
             ),
             refused(Rejection::Settings { ours: 8, theirs: 9 }, Standing::New),
             refused(Rejection::Cluster { ours: ClusterId(8), theirs: ClusterId(9) }, Standing::New),
+            refused(Rejection::Incarnation { newest: 9, theirs: 8 }, Standing::New),
             refused(Rejection::Format { ours: 8, theirs: 9 }, Standing::New),
             refused(Rejection::Node { ours: NodeId(8), theirs: NodeId(9) }, Standing::Entitled),
         ];

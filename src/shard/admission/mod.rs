@@ -20,9 +20,12 @@
 //! - A noted directory is never overwritten here.
 //! - Entitlement is durable before the runner hears of it, and is never taken back.
 //!
+//! - Of two links from one core of another node the newer is kept, whichever cores of this node they came to.
+//!
 //! The desk lives on core 0, which owns the node's identity; other cores ask by mesh.
 
 mod hello;
+mod held;
 pub mod refusals;
 
 use std::cell::RefCell;
@@ -34,9 +37,11 @@ use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::ids::{CoreId, NodeId};
 use crate::log::{IdentityStore, LogFailure, NoteError};
 
+pub use held::LinkPlace;
 pub use hello::{HELLO_BYTES, Hello, LINK_FORMAT, Refusal, Rejection, Standing, VERDICT_BYTES, Verdict};
 pub use refusals::Refused;
 
+use held::HeldLinks;
 use refusals::Refusals;
 
 /// Hellos that wait for the desk. A node has few peers, each with few cores.
@@ -49,6 +54,15 @@ pub enum DeskEnd {
     Failed(LogFailure),
     /// Other nodes refuse this one, and they are right.
     Refused(Refused),
+}
+
+/// What becomes of a hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// What is answered.
+    pub verdict: Verdict,
+    /// The links that this one takes the place of: their cores are to close them.
+    pub closes: Vec<LinkPlace>,
 }
 
 /// Notes directories, and counts who has noted this node's.
@@ -77,12 +91,13 @@ struct Inner {
     noted_by: BTreeSet<NodeId>,
     needed: usize,
     refusals: Refusals,
+    links: HeldLinks,
     /// That this node is wrong, once that is known.
     refused: Option<Refused>,
 }
 
 enum Work {
-    Admit(Hello, AnswerSender<Verdict>),
+    Admit(Hello, LinkPlace, AnswerSender<Admission>),
     Welcomed(Hello, AnswerSender<Verdict>),
 }
 
@@ -100,6 +115,7 @@ impl<E: Env> Desk<E> {
                 noted_by: BTreeSet::new(),
                 needed,
                 refusals: Refusals::default(),
+                links: HeldLinks::default(),
                 refused: None,
             })),
             wake: Signal::default(),
@@ -131,10 +147,16 @@ impl<E: Env> Desk<E> {
         Hello { core, ..self.inner.borrow().own }
     }
 
-    /// Another node says hello. Without an answer where the desk is gone or too busy.
+    /// Another node says hello on the link that is at `place`. Without an answer where the desk is gone or
+    /// too busy.
     #[must_use]
-    pub fn admit(&self, hello: Hello) -> AnswerReceiver<Verdict> {
-        self.judge(hello, Work::Admit)
+    pub fn admit(&self, hello: Hello, place: LinkPlace) -> AnswerReceiver<Admission> {
+        let (sender, receiver) = answer();
+        match self.differs(&hello) {
+            Some(verdict) => sender.send(Admission { verdict, closes: Vec::new() }),
+            None => self.enqueue(Work::Admit(hello, place, sender)),
+        }
+        receiver
     }
 
     /// Another node has welcomed this one: it has noted this one's directory, and its own is to be noted
@@ -142,23 +164,27 @@ impl<E: Env> Desk<E> {
     /// link. Without an answer where the desk is gone or too busy.
     #[must_use]
     pub fn welcomed(&self, by: Hello) -> AnswerReceiver<Verdict> {
-        self.judge(by, Work::Welcomed)
-    }
-
-    fn judge(
-        &self,
-        hello: Hello,
-        work: impl Fn(Hello, AnswerSender<Verdict>) -> Work,
-    ) -> AnswerReceiver<Verdict> {
         let (sender, receiver) = answer();
-        let mut inner = self.inner.borrow_mut();
-        if let Some(rejection) = inner.own.compare(&hello) {
-            sender.send(inner.rejected(rejection));
-        } else if inner.queue.len() < QUEUE_MAX {
-            inner.queue.push_back(work(hello, sender));
-            self.wake.raise();
+        match self.differs(&by) {
+            Some(verdict) => sender.send(verdict),
+            None => self.enqueue(Work::Welcomed(by, sender)),
         }
         receiver
+    }
+
+    /// The refusal of a hello that needs no look at the identity.
+    fn differs(&self, hello: &Hello) -> Option<Verdict> {
+        let inner = self.inner.borrow();
+        inner.own.compare(hello).map(|rejection| inner.rejected(rejection))
+    }
+
+    /// What finds no room has no answer.
+    fn enqueue(&self, work: Work) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.queue.len() < QUEUE_MAX {
+            inner.queue.push_back(work);
+            self.wake.raise();
+        }
     }
 
     /// Another node refuses this one.
@@ -186,8 +212,8 @@ impl<E: Env> Desk<E> {
             }
             let work = self.inner.borrow_mut().queue.pop_front();
             let done = match work {
-                Some(Work::Admit(hello, sender)) => {
-                    self.note(hello).await.map(|verdict| sender.send(verdict))
+                Some(Work::Admit(hello, place, sender)) => {
+                    self.take_in(hello, place).await.map(|admission| sender.send(admission))
                 }
                 Some(Work::Welcomed(by, sender)) => self.count(by).await.map(|verdict| sender.send(verdict)),
                 None if self.is_due() => self.entitle().await,
@@ -199,6 +225,18 @@ impl<E: Env> Desk<E> {
             if let Err(failure) = done {
                 return DeskEnd::Failed(failure);
             }
+        }
+    }
+
+    async fn take_in(&self, hello: Hello, place: LinkPlace) -> Result<Admission, LogFailure> {
+        let verdict = self.note(hello).await?;
+        let mut inner = self.inner.borrow_mut();
+        match (verdict, inner.links.outdated(&hello)) {
+            (Verdict::Rejected(_), _) => Ok(Admission { verdict, closes: Vec::new() }),
+            (Verdict::Welcome(_), Some(rejection)) => {
+                Ok(Admission { verdict: inner.rejected(rejection), closes: Vec::new() })
+            }
+            (Verdict::Welcome(_), None) => Ok(Admission { verdict, closes: inner.links.hold(&hello, place) }),
         }
     }
 

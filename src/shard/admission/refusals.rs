@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | any | ⌊n/2⌋ + 1 nodes at once | ends: they can serve without it, it cannot serve without them |
 //! | new | one that may vote | ends: there is a cluster, and this node is not of it |
-//! | new | one that knows another data directory of it | ends: whoever noted that one remembers it for ever |
+//! | new | one that knows another directory of it, or a newer start | ends: that is not forgotten |
 //! | any | fewer | says so and asks again: the others may be the ones to be corrected |
 //!
 //! In a cluster of two, and where the nodes differ half and half, there is no majority that could be right:
@@ -55,9 +55,7 @@ impl Refusals {
         }
         let by_one_that_knows = match own {
             Standing::Entitled => false,
-            Standing::New => {
-                refusal.standing == Standing::Entitled || matches!(rejection, Rejection::Directory { .. })
-            }
+            Standing::New => refusal.standing == Standing::Entitled || knows_the_directory(rejection),
         };
         by_one_that_knows.then(|| Refused { by: vec![by], rejection })
     }
@@ -65,6 +63,17 @@ impl Refusals {
     /// That node does not refuse this one any more, or cannot be heard.
     pub(super) fn remove(&mut self, by: NodeId) {
         self.by.remove(&by);
+    }
+}
+
+/// Whether it is about this very node's data directory: no settings of either node could mend it.
+fn knows_the_directory(rejection: Rejection) -> bool {
+    match rejection {
+        Rejection::Directory { .. } | Rejection::Incarnation { .. } => true,
+        Rejection::Format { .. }
+        | Rejection::Cluster { .. }
+        | Rejection::Settings { .. }
+        | Rejection::Node { .. } => false,
     }
 }
 

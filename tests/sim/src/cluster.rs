@@ -23,7 +23,7 @@ use distribkv::host::node::{self, Planted};
 use distribkv::ids::{CoreId, NodeId, ShardId};
 use distribkv::route::call::{Answered, Failure, Request};
 use distribkv::route::parcel::Parcel;
-use distribkv::shard::admission::{Desk, HELLO_BYTES, Hello, Verdict};
+use distribkv::shard::admission::{Admission, Desk, HELLO_BYTES, Hello, LinkPlace, Verdict};
 use distribkv::shard::{CoreStatus, Known, Runner};
 
 use crate::disk::{Crash, DiskConfig};
@@ -443,9 +443,11 @@ impl Cluster {
                 runner.deliver(parcel);
             }
             Packet::Hello(hello) => {
-                let (verdict, network) = (desk.admit(hello), self.inner.network.clone());
+                // There is no link here to be closed for another.
+                let link = LinkPlace { core: place.core, number: 0 };
+                let (admission, network) = (desk.admit(hello, link), self.inner.network.clone());
                 env.spawn(async move {
-                    if let Some(verdict) = verdict.await {
+                    if let Some(Admission { verdict, .. }) = admission.await {
                         network.send(place, from, Packet::Verdict(hello, verdict));
                     }
                 });
