@@ -12,12 +12,16 @@
 //! - While there is no link, raft's parcels and replies are dropped and calls are answered NOT_PROPOSED: they
 //!   never left.
 //! - When a link goes down, the runner hears of it: what was sent and not answered is lost.
+//! - A connection that is no link yet has a time, from its first byte to the verdict, and a core has at most
+//!   [`HANDSHAKES_MAX`] of them: a desk that stands still piles up no sockets.
 //!
 //! Generic over the byte stream, so that both ends are tested on in-memory pipes.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -36,6 +40,14 @@ use crate::shard::admission::{HELLO_BYTES, Hello, Refusal, Rejection, VERDICT_BY
 /// How long to wait before connecting again, at first and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Connections of one core that wait for their verdict. Beyond, they are closed and come again.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// The least and the most time from the first byte of a link to its verdict: noting a directory is a few
+/// durable writes, however short the election timeout is.
+const HANDSHAKE_MIN: Duration = Duration::from_secs(1);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// What a link keeps of the memory that a large frame took.
 const OUT_BYTES_KEPT: usize = 1 << 20;
@@ -93,11 +105,52 @@ pub struct Links<E: Env> {
     pub runner: Runner<E>,
     /// The election timeout: a link that stands still for three of them is closed.
     pub election: Duration,
+    /// Incoming connections that are no links yet.
+    handshakes: Rc<Cell<usize>>,
+}
+
+impl<E: Env> Links<E> {
+    /// The links of one core, with no connection yet.
+    #[must_use]
+    pub fn new(env: E, runner: Runner<E>, election: Duration) -> Self {
+        Self { env, runner, election, handshakes: Rc::default() }
+    }
+
+    /// How long a handshake may take.
+    fn handshake(&self) -> Duration {
+        (self.election * 3).clamp(HANDSHAKE_MIN, HANDSHAKE_MAX)
+    }
+
+    /// Counts an incoming connection until what is given back is dropped; `None` where there are too many.
+    fn begin_handshake(&self) -> Option<Handshake> {
+        let begun = self.handshakes.get();
+        assert!(begun <= HANDSHAKES_MAX, "{begun} handshakes");
+        (begun < HANDSHAKES_MAX).then(|| {
+            self.handshakes.set(begun + 1);
+            Handshake { count: Rc::clone(&self.handshakes) }
+        })
+    }
+}
+
+/// One of the connections that wait for their verdict.
+struct Handshake {
+    count: Rc<Cell<usize>>,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+    }
 }
 
 impl<E: Env> Clone for Links<E> {
     fn clone(&self) -> Self {
-        Self { env: self.env.clone(), runner: self.runner.clone(), election: self.election }
+        Self {
+            env: self.env.clone(),
+            runner: self.runner.clone(),
+            election: self.election,
+            handshakes: Rc::clone(&self.handshakes),
+        }
     }
 }
 
@@ -169,26 +222,24 @@ async fn open<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     let mut stream = within(links, "connecting", connect()).await?;
     let mut opening = MAGIC.to_vec();
     opening.extend_from_slice(&hello.encode());
-    let verdict = within(links, "the hello", async {
+    in_time(links, links.handshake(), "the hello", async {
         stream.write_all(&opening).await?;
         stream.flush().await?;
         let mut verdict = [0; VERDICT_BYTES];
         stream.read_exact(&mut verdict).await?;
-        Ok(verdict)
+        let by = match Verdict::decode(&verdict) {
+            Some(Verdict::Welcome(by)) if by.node == to => by,
+            Some(Verdict::Welcome(by)) => return Err(LinkEnd::Stranger(by.node)),
+            Some(Verdict::Rejected(refusal)) => return Err(LinkEnd::Refused(refusal)),
+            None => return Err(LinkEnd::Io(invalid("a verdict that means nothing"))),
+        };
+        match welcomed(by).await.ok_or_else(busy)? {
+            Verdict::Welcome(_) => Ok(()),
+            Verdict::Rejected(refusal) => Err(LinkEnd::Refuses(refusal.rejection)),
+        }
     })
     .await?;
-    let by = match Verdict::decode(&verdict) {
-        Some(Verdict::Welcome(by)) => by,
-        Some(Verdict::Rejected(refusal)) => return Err(LinkEnd::Refused(refusal)),
-        None => return Err(LinkEnd::Io(invalid("a verdict that means nothing"))),
-    };
-    if by.node != to {
-        return Err(LinkEnd::Stranger(by.node));
-    }
-    match within(links, "noting the peer", async { welcomed(by).await.ok_or_else(busy) }).await? {
-        Verdict::Welcome(_) => Ok(stream),
-        Verdict::Rejected(refusal) => Err(LinkEnd::Refuses(refusal.rejection)),
-    }
+    Ok(stream)
 }
 
 /// Carries parcels until the stream ends. The other end sends nothing more: its end of file is the link's.
@@ -244,19 +295,10 @@ pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     judge: impl AsyncFn(Hello) -> Option<Verdict>,
     closed: &Signal,
 ) -> Result<(), LinkEnd> {
-    let hello = within(links, "a hello", async {
-        let mut magic = [0; MAGIC.len()];
-        stream.read_exact(&mut magic).await?;
-        if magic != MAGIC {
-            return Err(invalid("neither a client nor a node of a cluster"));
-        }
-        let mut hello = [0; HELLO_BYTES];
-        stream.read_exact(&mut hello).await?;
-        Ok(Hello::decode(&hello))
-    })
-    .await?;
-    let verdict = judge(hello).await.ok_or_else(busy)?;
-    within(links, "the verdict", write_frames(&mut stream, &verdict.encode())).await?;
+    let handshake = links.begin_handshake().ok_or_else(busy)?;
+    let greeted = greet(&mut stream, judge);
+    let (hello, verdict) = in_time(links, links.handshake(), "a hello and its verdict", greeted).await?;
+    drop(handshake);
     if let Verdict::Rejected(refusal) = verdict {
         return Err(LinkEnd::Refuses(refusal.rejection));
     }
@@ -268,6 +310,24 @@ pub async fn serve_incoming<E: Env, IO: AsyncRead + AsyncWrite + Unpin>(
     // Answers of that node were on this link: what was asked of it and not answered is lost.
     links.runner.link_down(hello.node);
     ended
+}
+
+/// Reads the hello, and answers it with its verdict.
+async fn greet(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    judge: impl AsyncFn(Hello) -> Option<Verdict>,
+) -> Result<(Hello, Verdict), LinkEnd> {
+    let mut magic = [0; MAGIC.len()];
+    stream.read_exact(&mut magic).await?;
+    if magic != MAGIC {
+        return Err(LinkEnd::Io(invalid("neither a client nor a node of a cluster")));
+    }
+    let mut hello = [0; HELLO_BYTES];
+    stream.read_exact(&mut hello).await?;
+    let hello = Hello::decode(&hello);
+    let verdict = judge(hello).await.ok_or_else(busy)?;
+    write_frames(stream, &verdict.encode()).await?;
+    Ok((hello, verdict))
 }
 
 /// Delivers parcels until the stream ends.
@@ -318,10 +378,18 @@ async fn within<E: Env, T>(
     what: &str,
     work: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
-    let limit = links.election * 3;
+    in_time(links, links.election * 3, what, work).await
+}
+
+async fn in_time<E: Env, T, Error: From<io::Error>>(
+    links: &Links<E>,
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     or(work, async {
         links.env.sleep(limit).await;
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {limit:?}")))
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {limit:?}")).into())
     })
     .await
 }

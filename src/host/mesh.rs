@@ -25,6 +25,10 @@ use crate::shard::{MeshItem, Runner};
 /// Batches of items in one channel; what waits behind them is bounded by the runner.
 const BATCHES_MAX: usize = 64;
 
+/// Questions and news of links that wait to be carried to core 0: what finds no room goes unanswered and
+/// comes again with the next try.
+const ASIDE_MAX: usize = 1024;
+
 /// What one core of a node sends to another.
 #[derive(Debug)]
 pub enum NodeItem {
@@ -206,7 +210,7 @@ impl<E: Env> Mesh<E> {
         let mut questions = self.state.questions.borrow_mut();
         questions.retain(|_, question| question.is_awaited());
         questions.insert(number, sender);
-        self.send(CoreId(0), NodeItem::Ask { from: self.core, number, question });
+        self.offer(NodeItem::Ask { from: self.core, number, question });
         receiver
     }
 
@@ -259,7 +263,7 @@ impl<E: Env> Mesh<E> {
     /// Tells the node what became of this core's link to another.
     pub fn heard(&self, of: NodeId, news: LinkNews) {
         let Some(Reception { desk, peers }) = &self.reception else {
-            return self.send(CoreId(0), NodeItem::Heard(of, news));
+            return self.offer(NodeItem::Heard(of, news));
         };
         match &news {
             LinkNews::Refused(refusal) => desk.refused(of, *refusal),
@@ -318,6 +322,14 @@ impl<E: Env> Mesh<E> {
     fn broadcast(&self, item: impl Fn() -> NodeItem) {
         for core in (0..self.cores).map(CoreId).filter(|core| *core != self.core) {
             self.send(core, item());
+        }
+    }
+
+    /// Sends core 0 what may be lost, unless too much waits already.
+    fn offer(&self, item: NodeItem) {
+        let waiting = self.state.own.borrow().get(&CoreId(0)).map_or(0, Batch::len);
+        if waiting < ASIDE_MAX {
+            self.send(CoreId(0), item);
         }
     }
 

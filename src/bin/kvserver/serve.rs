@@ -273,8 +273,9 @@ impl Core {
         listeners: Vec<TcpListener>,
     ) -> Result<(), Exit> {
         let edge = self.start_edge();
+        let on_peer = self.on_peer();
         for listener in listeners {
-            let (edge, peers) = (edge.clone(), self.on_peer());
+            let (edge, peers) = (edge.clone(), on_peer.clone());
             self.env.spawn(async move { edge.accept(listener, peers).await });
         }
         self.start_links();
@@ -319,7 +320,7 @@ impl Core {
 
     fn links(&self) -> Links<GlommioEnv> {
         let election = Duration::from_millis(self.shared.settings.cluster.election_timeout_ms);
-        Links { env: self.env.clone(), runner: self.runner.clone(), election }
+        Links::new(self.env.clone(), self.runner.clone(), election)
     }
 
     /// Keeps a link to every other node.
