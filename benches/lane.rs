@@ -118,8 +118,8 @@ fn report(args: &Args, writers: &Writers, elapsed: Duration, batches: u64) -> St
     let rate = |count: f64| count / elapsed.as_secs_f64();
     let entries = waits.len() as f64;
     format!(
-        "{} writers of {} bytes: {:.0} entries/s, {:.0} batches/s, {:.1} entries a batch, {:.1} MB/s of entries, \
-         p50 {} us, p99 {} us",
+        "{} writers of {} bytes: {:.0} entries/s, {:.0} batches/s, {:.1} entries a batch, \
+         {:.1} MB/s of entries, p50 {} us, p99 {} us",
         args.writers,
         args.bytes,
         rate(entries),

@@ -9,9 +9,9 @@ use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use processes::{Cluster, Ended, PATIENCE, Process, get, put};
+use processes::{Cluster, Ended, Process, get, put};
 
 const BLOCK: usize = 4096;
 

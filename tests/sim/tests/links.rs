@@ -19,6 +19,9 @@ use sim::env::{Machine, SimEnv};
 use sim::executor::{Group, World, WorldConfig};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
+/// How a link ended, once it did.
+type LinkEnded = Option<Result<(), LinkEnd>>;
+
 const LONG: Duration = Duration::from_secs(60);
 const ELECTION: Duration = Duration::from_millis(1000);
 /// What a pipe holds.
@@ -84,7 +87,7 @@ impl Scene {
         &self,
         judge: impl AsyncFn(Hello) -> Option<Verdict> + 'static,
         closed: Signal,
-    ) -> (DuplexStream, Rc<RefCell<Option<Result<(), LinkEnd>>>>) {
+    ) -> (DuplexStream, Rc<RefCell<LinkEnded>>) {
         let (theirs, ours) = tokio::io::duplex(PIPE_BYTES);
         let (links, ended) = (self.links.clone(), Rc::new(RefCell::new(None)));
         let told = Rc::clone(&ended);
@@ -96,7 +99,7 @@ impl Scene {
     }
 }
 
-fn is_timed_out(end: &Option<Result<(), LinkEnd>>) -> bool {
+fn is_timed_out(end: &LinkEnded) -> bool {
     matches!(end, Some(Err(LinkEnd::Io(error))) if error.kind() == std::io::ErrorKind::TimedOut)
 }
 
