@@ -19,13 +19,13 @@ use sim::env::{Machine, SimEnv};
 use sim::executor::{Group, World, WorldConfig};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
-/// How a link ended, once it did.
-type LinkEnded = Option<Result<(), LinkEnd>>;
-
 const LONG: Duration = Duration::from_secs(60);
 const ELECTION: Duration = Duration::from_millis(1000);
 /// What a pipe holds.
 const PIPE_BYTES: usize = 1 << 16;
+
+/// How the receiving end of a link ended, once it has.
+type Ended = Rc<RefCell<Option<Result<(), LinkEnd>>>>;
 
 /// One node of three, as far as links know it.
 struct Scene {
@@ -87,9 +87,9 @@ impl Scene {
         &self,
         judge: impl AsyncFn(Hello) -> Option<Verdict> + 'static,
         closed: Signal,
-    ) -> (DuplexStream, Rc<RefCell<LinkEnded>>) {
+    ) -> (DuplexStream, Ended) {
         let (theirs, ours) = tokio::io::duplex(PIPE_BYTES);
-        let (links, ended) = (self.links.clone(), Rc::new(RefCell::new(None)));
+        let (links, ended) = (self.links.clone(), Ended::default());
         let told = Rc::clone(&ended);
         self.env.spawn(async move {
             let end = serve_incoming(&links, ours, judge, &closed).await;
@@ -99,7 +99,7 @@ impl Scene {
     }
 }
 
-fn is_timed_out(end: &LinkEnded) -> bool {
+fn is_timed_out(end: &Option<Result<(), LinkEnd>>) -> bool {
     matches!(end, Some(Err(LinkEnd::Io(error))) if error.kind() == std::io::ErrorKind::TimedOut)
 }
 
