@@ -54,6 +54,8 @@ pub enum NodeItem {
     CloseLink(u64),
     /// To core 0: what became of this core's link to a node.
     Heard(NodeId, LinkNews),
+    /// To core 0: this core's replicas have applied what their logs knew to be committed at the start.
+    CaughtUp,
     /// From core 0: this node may vote and acknowledge.
     Entitled,
     /// From core 0: the node is going away.
@@ -151,6 +153,7 @@ struct State {
     draining: Signal,
     all_drained: Signal,
     has_entitled: Cell<bool>,
+    caught_up: Cell<u32>,
 }
 
 /// An incoming link of this core, from its first byte to its end.
@@ -272,6 +275,27 @@ impl<E: Env> Mesh<E> {
         }
         let text = peers.borrow_mut().heard(of, news);
         text.inspect(|text| tracing::error!("{text}"));
+    }
+
+    /// Tells core 0 that this core's replicas have applied what their logs knew to be committed.
+    pub fn caught_up(&self) {
+        if self.core == CoreId(0) {
+            self.take(NodeItem::CaughtUp);
+        } else {
+            self.send(CoreId(0), NodeItem::CaughtUp);
+        }
+    }
+
+    /// Core 0: how many cores have not said so yet.
+    #[must_use]
+    pub fn behind(&self) -> u32 {
+        self.cores - self.state.caught_up.get()
+    }
+
+    /// The cores of the node.
+    #[must_use]
+    pub fn cores(&self) -> u32 {
+        self.cores
     }
 
     /// Whether this core knows that its node may vote.
@@ -404,6 +428,7 @@ impl<E: Env> Mesh<E> {
                 }
             }
             NodeItem::Heard(of, news) => self.heard(of, news),
+            NodeItem::CaughtUp => self.state.caught_up.set(self.state.caught_up.get() + 1),
             NodeItem::Entitled => {
                 self.state.has_entitled.set(true);
                 self.runner.entitle();

@@ -12,18 +12,21 @@ use std::time::Duration;
 use crate::config::Settings;
 use crate::env::Env;
 use crate::host::exit::Exit;
-use crate::ids::{ClusterId, CoreId, LaneId, NodeId};
+use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
 use crate::kv;
 use crate::log::{self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig};
 use crate::raft;
 use crate::route::place::{Layout, Place};
-use crate::shard::{Config, Limits, ReplicaStart, Runner, Times};
+use crate::shard::{Config, Limits, ReplicaReport, ReplicaStart, Runner, Times};
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
 const LANE_QUEUE_BYTES_MAX: usize = 256 << 20;
 
 /// An idle lane is sealed after this long, so that its last batch is covered by another.
 const SEAL_AFTER: Duration = Duration::from_millis(10);
+
+/// How often it is looked whether replicas have caught up.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(10);
 
 /// Mistakes made on purpose, to prove that they are found. There are none in a build that serves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +87,8 @@ pub struct Found {
     pub bytes: u64,
     /// Where a torn tail was cut, one line each.
     pub cuts: Vec<String>,
+    /// What each shard's log knows to be committed: to be applied before the node is ready.
+    pub committed: BTreeMap<ShardId, Index>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -129,7 +134,9 @@ pub async fn open_core<E: Env>(
         found.segments += recovery.segments;
         found.bytes += recovery.bytes;
         found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
-        starts.extend(starts_of(&layout, lane, &recovery));
+        let of_lane = starts_of(&layout, lane, &recovery);
+        found.committed.extend(of_lane.iter().map(|start| (start.shard, start.recovered.hard_state.commit)));
+        starts.extend(of_lane);
         lanes.insert(lane, opened);
     }
     let config = runner_config(settings, identity, Place { node: identity.node, core }, layout, planted);
@@ -139,9 +146,20 @@ pub async fn open_core<E: Env>(
     Ok((runner, found))
 }
 
+/// Waits until a core's replicas have applied what their log knew to be committed when they started.
+pub async fn caught_up<E: Env>(env: &E, runner: &Runner<E>, committed: &BTreeMap<ShardId, Index>) {
+    let is_behind = |replica: &ReplicaReport| {
+        let wanted = committed.get(&replica.shard).copied().unwrap_or_default();
+        replica.applied_index < wanted
+    };
+    while runner.report().replicas.iter().any(is_behind) {
+        env.sleep(CATCH_UP_LOOK).await;
+    }
+}
+
 /// What each shard of a lane is started from: what its log holds, or nothing.
 fn starts_of(layout: &Layout, lane: LaneId, recovery: &log::Recovery) -> Vec<ReplicaStart> {
-    let shards = (0..layout.shards).map(crate::ids::ShardId).filter(|shard| layout.lane_of(*shard) == lane);
+    let shards = (0..layout.shards).map(ShardId).filter(|shard| layout.lane_of(*shard) == lane);
     shards
         .map(|shard| {
             let recovered =

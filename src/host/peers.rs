@@ -61,6 +61,22 @@ impl Peers {
         Some(text)
     }
 
+    /// The other nodes that this one has no link to, each with the reason, where that is known.
+    #[must_use]
+    pub fn unreached(&self) -> Vec<String> {
+        let unreached = self.links.iter().filter_map(|(node, news)| {
+            let name = node_name(*node, &self.cluster);
+            match news {
+                LinkNews::Up => None,
+                LinkNews::Down(why) => Some(format!("no link to {name}: {why}")),
+                LinkNews::Refused(_) => Some(format!("refused by {name}, as was said")),
+                LinkNews::Refuses(_) => Some(format!("{name} is refused, as was said")),
+                LinkNews::Stranger(node) => Some(format!("node {node} answers at the address of {name}")),
+            }
+        });
+        unreached.collect()
+    }
+
     /// Takes in what another node was told; the warning to be said, where there is one.
     pub fn judged(&mut self, hello: &Hello, verdict: &Verdict) -> Option<String> {
         let is_known = (1..=self.cluster.peers.len()).contains(&(hello.node.0 as usize));
@@ -109,7 +125,9 @@ mod tests {
         assert_eq!(peers.heard(of, LinkNews::Down("closed".into())), None);
         assert_eq!(peers.heard(of, refused(1)), None, "another core has said it");
         assert!(peers.heard(of, refused(2)).is_some());
+        assert_eq!(peers.unreached(), ["refused by node 2 (b:2), as was said"]);
         assert_eq!(peers.heard(of, LinkNews::Up), None);
+        assert!(peers.unreached().is_empty());
         assert!(peers.heard(of, refused(2)).is_some());
     }
 

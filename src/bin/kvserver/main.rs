@@ -2,6 +2,7 @@
 
 mod args;
 mod local;
+mod ready;
 mod serve;
 mod store;
 

@@ -11,9 +11,8 @@
 //! Ending at once while cores still open their lanes loses nothing: what was acknowledged is durable, and
 //! recovery begins again from the same files.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Write as _;
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
@@ -44,6 +43,7 @@ use distribkv::shard::admission::{Desk, Hello};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
+use crate::ready;
 use crate::store::{NodeFacts, NodeStore};
 
 /// How long leadership may take to move when the node goes away.
@@ -211,6 +211,10 @@ async fn serve_core(
 ) -> Result<(), Exit> {
     let env = GlommioEnv::new().map_err(|source| Exit::Io { what: "starting an executor".into(), source })?;
     let started_at = env.now();
+    let is_read = Rc::new(Cell::new(false));
+    if core == CoreId(0) {
+        env.spawn(ready::say_reading(env.clone(), shared.settings.clone(), Rc::clone(&is_read)));
+    }
     let (first, identity) = match part {
         Part::First(tellers, asked_to_stop) => {
             let (store, identity) = node::open_identity(&env, &shared.settings, shared.cores).await?;
@@ -229,10 +233,16 @@ async fn serve_core(
         core = core.0, lanes = found.lanes, segments = found.segments, bytes = found.bytes,
         elapsed = ?found.elapsed, "log recovered"
     );
+    is_read.set(true);
     found.cuts.iter().for_each(|cut| tracing::warn!("{cut}"));
     let first = first.map(|(store, asked_to_stop)| (open_reception(shared, &env, store), asked_to_stop));
     let reception = first.as_ref().map(|(reception, _)| reception.clone());
     let mesh = Mesh::connect(env.clone(), ends, runner.clone(), reception).await;
+    let (replaying, telling, clock) = (runner.clone(), mesh.clone(), env.clone());
+    env.spawn(async move {
+        node::caught_up(&clock, &replaying, &found.committed).await;
+        telling.caught_up();
+    });
     let core = Core { shared: Arc::clone(shared), env, runner, mesh, identity, core, started_at };
     core.serve(first, listeners).await
 }
@@ -280,7 +290,7 @@ impl Core {
         }
         self.start_links();
         if let Some((reception, asked_to_stop)) = first {
-            self.start_node(&reception.desk, asked_to_stop);
+            self.start_node(&reception, asked_to_stop);
         }
         let (mesh, runner, env) = (self.mesh.clone(), self.runner.clone(), self.env.clone());
         self.env.spawn(async move {
@@ -359,14 +369,15 @@ impl Core {
     }
 
     /// What core 0 does for the whole node: entitlement, the line that says that it serves, signals, the end.
-    fn start_node(&self, desk: &Desk<GlommioEnv>, asked_to_stop: Bell) {
-        let (mesh, entitled) = (self.mesh.clone(), desk.entitled());
+    fn start_node(&self, reception: &Reception<GlommioEnv>, asked_to_stop: Bell) {
+        let (mesh, entitled) = (self.mesh.clone(), reception.desk.entitled());
         self.env.spawn(async move {
             entitled.wait().await;
             mesh.entitle_all();
         });
-        let (runner, shared) = (self.runner.clone(), Arc::clone(&self.shared));
-        self.env.spawn(async move { say_ready(&runner, &shared).await });
+        let parts = (self.runner.clone(), self.mesh.clone());
+        let settings = self.shared.settings.clone();
+        self.env.spawn(ready::say_ready(self.env.clone(), parts, reception.clone(), settings));
         let (mesh, env) = (self.mesh.clone(), self.env.clone());
         self.env.spawn(async move {
             if let Err(error) = asked_to_stop.rung().await {
@@ -396,20 +407,6 @@ async fn connect(address: &str, patience: Duration) -> std::io::Result<TcpIo> {
         }
     }
     Err(last)
-}
-
-/// Waits until every shard has a leader, and says so on standard output.
-async fn say_ready(runner: &Runner<GlommioEnv>, shared: &Shared) {
-    let settings = &shared.settings;
-    let mut seen = 0;
-    while !runner.directory().iter().all(|(_, known)| known.is_serving) {
-        seen = runner.directory_changed(seen).await;
-    }
-    let nodes = settings.cluster.peers.len();
-    let id = settings.node.id;
-    let line = format!("kvserver ready: node {id} of {nodes}, listening on {}\n", settings.listen());
-    // Where nobody reads it any more, serving goes on all the same.
-    let _ = std::io::stdout().write_all(line.as_bytes()).and_then(|()| std::io::stdout().flush());
 }
 
 /// Sets up logging to standard error.

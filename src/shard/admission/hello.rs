@@ -260,8 +260,8 @@ impl Rejection {
             ),
             Self::Settings { ours, theirs } => format!(
                 "{refuser} has cluster settings with hash {ours:016x}, {refused} with {theirs:016x}: \
-                 --election-timeout-ms, --heartbeat-ms and lease_reads, --shards and the number of --peers \
-                 must be the same on all nodes"
+                 --election-timeout-ms, --heartbeat-ms, lease_reads, --shards and the number of --peers must \
+                 be the same on all nodes"
             ),
             Self::Node { ours, theirs } => format!(
                 "{refuser} is node {ours} and was asked by {refused}, which says that it is node {theirs}: \

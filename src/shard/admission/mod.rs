@@ -141,6 +141,14 @@ impl<E: Env> Desk<E> {
         self.inner.borrow().is_entitled
     }
 
+    /// How many other nodes are known, since this start, to have noted this one's directory, and how many
+    /// have to before it may vote.
+    #[must_use]
+    pub fn noted(&self) -> (usize, usize) {
+        let inner = self.inner.borrow();
+        (inner.noted_by.len(), inner.needed)
+    }
+
     /// What this node says of itself from one of its cores.
     #[must_use]
     pub fn hello(&self, core: CoreId) -> Hello {
