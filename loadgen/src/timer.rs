@@ -49,7 +49,12 @@ impl Alarm {
         while let Poll::Ready(ready) = self.readable.poll_read_ready(context) {
             ready?;
             match self.readable.try_read(&mut [0; 8]) {
-                Ok(_) => {}
+                // It went off since `now_ns` was read, perhaps for the moment that is asked for: whoever
+                // slept now would sleep without an alarm.
+                Ok(_) => {
+                    self.set_ns = 0;
+                    context.waker().wake_by_ref();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -61,9 +66,21 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Instant;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::{Duration, Instant};
 
     use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn wakes_again_and_again() {
@@ -82,5 +99,19 @@ mod tests {
             .await;
         }
         assert!(start.elapsed().as_micros() >= 6_000);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nobody_sleeps_without_an_alarm_that_went_off_just_before() {
+        let mut alarm = Alarm::new().expect("timers are there");
+        let at_ns = 1_000_000;
+        poll_fn(|context| Poll::Ready(alarm.set(at_ns, 0, context))).await.expect("setting works");
+        std::thread::sleep(Duration::from_millis(20));
+        // Lets the runtime see that the timer is readable.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        alarm.set(at_ns, at_ns - 1, &mut Context::from_waker(&waker)).expect("setting works");
+        assert!(woken.0.load(Ordering::Acquire), "the alarm was taken and nobody was woken");
     }
 }
