@@ -43,7 +43,8 @@ pub struct Args {
     #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT,...")]
     pub endpoints: Vec<String>,
 
-    /// What is called: the key-value store, or the standard health check (of the endpoints alone).
+    /// What is called: the key-value store, by a call for each operation or by Pipeline streams, or the
+    /// standard health check (of the endpoints alone).
     #[arg(long, value_enum, default_value_t = Target::Kv)]
     pub target: Target,
 
@@ -82,7 +83,8 @@ pub struct Args {
     #[arg(long, default_value = "2s", value_parser = parse_span, value_name = "SPAN")]
     pub warmup: Duration,
 
-    /// How long a call may take. It travels to the server as grpc-timeout.
+    /// How long a call may take. It travels to the server as grpc-timeout, but for the operations of a
+    /// Pipeline, which are given up without a word.
     #[arg(long, default_value = "5s", value_parser = parse_span, value_name = "SPAN")]
     pub timeout: Duration,
 
@@ -123,8 +125,10 @@ pub struct Args {
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
-    /// The key-value store.
+    /// The key-value store, a unary call for each operation.
     Kv,
+    /// The key-value store, all operations on one Pipeline stream for each connection.
+    Pipeline,
     /// `grpc.health.v1.Health/Check`.
     Health,
 }
@@ -133,6 +137,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kv => "kv",
+            Self::Pipeline => "pipeline",
             Self::Health => "health",
         })
     }
@@ -338,8 +343,8 @@ fn check_ranges(args: &Args) -> Result<(), clap::Error> {
 /// What the calls do, where target and workload go together.
 fn workload_of(args: &Args) -> Result<Workload, clap::Error> {
     match args.target {
-        Target::Kv if args.load => Ok(Workload::Load),
-        Target::Kv => Ok(args.workload.unwrap_or(Workload::Put)),
+        Target::Kv | Target::Pipeline if args.load => Ok(Workload::Load),
+        Target::Kv | Target::Pipeline => Ok(args.workload.unwrap_or(Workload::Put)),
         Target::Health if args.load || args.workload.is_some() => {
             Err(refuse("--target health has one call: neither --workload nor --load goes with it"))
         }
@@ -386,6 +391,7 @@ mod tests {
     fn workloads() {
         assert_eq!(check("--workload mixed:95").expect("mixed").workload, Workload::Mixed(95));
         assert_eq!(check("--target health").expect("health").workload, Workload::Check);
+        assert_eq!(check("--target pipeline").expect("pipeline").workload, Workload::Put);
         assert_eq!(check("--load").expect("load").workload, Workload::Load);
         for text in ["put", "get", "append", "mixed:0", "mixed:100"] {
             assert_eq!(text.parse::<Workload>().expect(text).to_string(), text);

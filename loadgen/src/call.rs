@@ -1,29 +1,25 @@
-//! One place for a call in flight: what is asked, and how far the answer has come.
+//! One place for a call in flight: what is asked, and what has come of the answer.
 //!
 //! ```text
-//!  Idle ──► Waiting ──► Headers ──► Body ──► Idle
-//!     (no connection yet)    └── trailers only ──┘
+//!  Idle ──► Waiting ──► Sent ──► Idle
+//!     (no connection yet)
 //! ```
+//! Invariants: a place takes one call at a time, and each has a tag of its own, so that an answer that comes
+//! after its call was given up is told from that to the next.
 
-use std::future::Future as _;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
-
-use h2::RecvStream;
-use h2::client::ResponseFuture;
-use http::StatusCode;
-
+use crate::http2::News;
 use crate::message::{Answer, Said};
 use crate::status::{self, ErrorKind, Failure};
 use crate::workload::{Method, Op};
 
-/// Bytes of an answer after which its window is given back as it comes; a shorter answer's is given back by
-/// h2 when the stream is dropped, which saves a lock for every call.
-const RELEASE_BYTES_MIN: usize = 256 << 10;
+/// Bits of a tag that name the place; those above count its calls.
+const PLACE_BITS: u32 = 16;
+/// HTTP's status of an answer that is one.
+const HTTP_OK: u16 = 200;
 
 /// A place.
+#[derive(Debug)]
 pub struct Call {
-    /// How far it has come.
     phase: Phase,
     /// What is asked. Of the last call, while idle.
     pub op: Op,
@@ -33,40 +29,75 @@ pub struct Call {
     pub start_ns: u64,
     /// When it has to be given up.
     pub deadline_ns: u64,
+    tag: u64,
     answer: Answer,
-    waker: Waker,
+    /// HTTP's status, once there is one.
+    http: Option<u16>,
+    /// gRPC's status, once there is one.
+    status: Option<Result<(), Failure>>,
 }
 
+#[derive(Debug)]
 enum Phase {
     Idle,
     Waiting,
-    Headers(ResponseFuture),
-    Body(RecvStream),
+    Sent(Route),
+}
+
+/// Where a call is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The connection.
+    pub link: u32,
+    /// The stream of the connection, which others may share where it is a Pipeline's.
+    pub stream: u32,
 }
 
 impl Call {
-    /// An idle place, whose answers wake `waker`.
-    pub fn new(waker: Waker) -> Self {
+    /// An idle place, of that number.
+    pub fn new(place: u32) -> Self {
+        assert!(place < 1 << PLACE_BITS, "place {place} has no tag");
         let op = Op { method: Method::Check, key: 0, first_ns: 0 };
-        let answer = Answer::default();
-        Self { phase: Phase::Idle, op, shard: 0, start_ns: 0, deadline_ns: 0, answer, waker }
+        Self {
+            phase: Phase::Idle,
+            op,
+            shard: 0,
+            start_ns: 0,
+            deadline_ns: 0,
+            tag: u64::from(place),
+            answer: Answer::default(),
+            http: None,
+            status: None,
+        }
+    }
+
+    /// The place that a tag names.
+    pub fn place_of(tag: u64) -> u32 {
+        (tag & ((1 << PLACE_BITS) - 1)) as u32
+    }
+
+    /// The tag of the call that is here.
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// Begins a call that is not sent yet.
     pub fn begin(&mut self, op: Op, shard: usize, start_ns: u64, deadline_ns: u64) {
         assert!(self.is_idle(), "a place takes one call at a time");
         (self.op, self.shard, self.start_ns, self.deadline_ns) = (op, shard, start_ns, deadline_ns);
+        self.tag = self.tag.wrapping_add(1 << PLACE_BITS);
         self.phase = Phase::Waiting;
     }
 
-    /// The call was sent; its answer will come here.
-    pub fn sent(&mut self, response: ResponseFuture) {
+    /// The call was sent; its answer will come from there.
+    pub fn sent(&mut self, route: Route) {
         assert!(self.is_waiting(), "a call is sent once");
         self.answer.clear();
-        self.phase = Phase::Headers(response);
+        (self.http, self.status) = (None, None);
+        self.phase = Phase::Sent(route);
     }
 
-    /// Ends whatever goes on here. A call under way is cancelled.
+    /// Ends whatever goes on here.
     pub fn end(&mut self) {
         self.phase = Phase::Idle;
     }
@@ -81,64 +112,101 @@ impl Call {
         matches!(self.phase, Phase::Waiting)
     }
 
-    /// Takes what has come of the answer. Ready when it is whole: whether there was something (see [`Said`]).
-    pub fn poll(&mut self) -> Poll<Result<Said, Failure>> {
-        let Self { phase, op, answer, waker, .. } = self;
-        let context = &mut Context::from_waker(waker);
-        if let Phase::Headers(response) = phase {
-            let response = match ready!(Pin::new(response).poll(context)) {
-                Ok(response) => response,
-                Err(error) => return Poll::Ready(Err(Failure::of_h2(&error))),
-            };
-            if response.status() != StatusCode::OK {
-                return Poll::Ready(Err(Failure::of(ErrorKind::Http(response.status().as_u16()))));
-            }
-            if response.body().is_end_stream() {
-                return Poll::Ready(
-                    status::of_trailers(response.headers()).and_then(|()| read(answer, op.method)),
-                );
-            }
-            *phase = Phase::Body(response.into_body());
+    /// Where the call is under way.
+    pub fn route(&self) -> Option<Route> {
+        match self.phase {
+            Phase::Sent(route) => Some(route),
+            Phase::Idle | Phase::Waiting => None,
         }
-        match phase {
-            Phase::Body(body) => {
-                poll_body(body, answer, context).map(|whole| whole.and_then(|()| read(answer, op.method)))
+    }
+
+    /// Takes news of the call's own stream. Gives what came of the call, once that is known.
+    pub fn take(&mut self, news: News<'_>) -> Option<Result<Said, Failure>> {
+        assert!(self.route().is_some(), "news of a call that is not under way");
+        match news {
+            News::Fields(fields) => {
+                self.http = fields.http_status.or(self.http);
+                self.status = status::of_fields(fields).or(self.status);
+                None
             }
-            Phase::Idle | Phase::Waiting | Phase::Headers(_) => Poll::Pending,
+            News::Data(data) => {
+                self.answer.push(data);
+                None
+            }
+            News::End => Some(self.outcome()),
+            News::Reset(code) => Some(Err(Failure::of(ErrorKind::Reset(code)))),
+            News::Lost => Some(Err(Failure::of(ErrorKind::ConnectionLost))),
+        }
+    }
+
+    /// What a whole answer comes to.
+    fn outcome(&self) -> Result<Said, Failure> {
+        match self.http {
+            Some(HTTP_OK) => {}
+            Some(http) => return Err(Failure::of(ErrorKind::Http(http))),
+            None => return Err(Failure::of(ErrorKind::Malformed)),
+        }
+        self.status.unwrap_or(Err(Failure::of(ErrorKind::Malformed)))?;
+        match (self.answer.read(self.op.method), self.op.method) {
+            (Said::Malformed, _) => Err(Failure::of(ErrorKind::Malformed)),
+            (Said::No, Method::Check) => Err(Failure::of(ErrorKind::NotServing)),
+            (said @ (Said::Yes | Said::No), _) => Ok(said),
         }
     }
 }
 
-/// Takes the message and the trailers.
-fn poll_body(
-    body: &mut RecvStream,
-    answer: &mut Answer,
-    context: &mut Context<'_>,
-) -> Poll<Result<(), Failure>> {
-    while let Some(data) = ready!(body.poll_data(context)) {
-        let data = match data {
-            Ok(data) => data,
-            Err(error) => return Poll::Ready(Err(Failure::of_h2(&error))),
-        };
-        answer.push(&data);
-        if answer.len() >= RELEASE_BYTES_MIN {
-            let held = body.flow_control().used_capacity();
-            // Refused only where less is held than is given back, which was just asked.
-            let _ = body.flow_control().release_capacity(held);
-        }
-    }
-    Poll::Ready(match ready!(body.poll_trailers(context)) {
-        Ok(Some(trailers)) => status::of_trailers(&trailers),
-        Ok(None) => Err(Failure::of(ErrorKind::Malformed)),
-        Err(error) => Err(Failure::of_h2(&error)),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::Fields;
 
-/// Reads a whole answer whose status is OK.
-fn read(answer: &Answer, method: Method) -> Result<Said, Failure> {
-    match (answer.read(method), method) {
-        (Said::Malformed, _) => Err(Failure::of(ErrorKind::Malformed)),
-        (Said::No, Method::Check) => Err(Failure::of(ErrorKind::NotServing)),
-        (said @ (Said::Yes | Said::No), _) => Ok(said),
+    fn outcome(news: Vec<News<'_>>) -> Result<Said, Failure> {
+        let mut call = Call::new(3);
+        call.begin(Op { method: Method::Put, key: 0, first_ns: 0 }, 0, 0, 0);
+        call.sent(Route { link: 0, stream: 1 });
+        let outcome = news.into_iter().filter_map(|news| call.take(news)).next();
+        outcome.expect("the news end the call")
+    }
+
+    fn fields(http_status: Option<u16>, grpc_status: Option<u16>) -> Fields {
+        Fields { http_status, grpc_status, detail: None }
+    }
+
+    #[test]
+    fn what_an_answer_comes_to() {
+        let (head, good, bad) = (fields(Some(200), None), fields(None, Some(0)), fields(None, Some(14)));
+        let (whole, refused) = (fields(Some(200), Some(14)), fields(Some(503), None));
+        let message = || News::Data(b"\0\0\0\0\0");
+        assert_eq!(
+            outcome(vec![News::Fields(&head), message(), News::Fields(&good), News::End]),
+            Ok(Said::Yes)
+        );
+        let failure = |news| outcome(news).expect_err("a failure").kind;
+        let status = ErrorKind::Status { code: 14, reason: 0 };
+        assert_eq!(failure(vec![News::Fields(&head), News::Fields(&bad), News::End]), status);
+        assert_eq!(failure(vec![News::Fields(&whole), News::End]), status);
+        assert_eq!(failure(vec![News::Fields(&refused), News::End]), ErrorKind::Http(503));
+        for news in [
+            vec![News::Fields(&head), message(), News::End],
+            vec![News::Fields(&head), News::Fields(&good), News::End],
+            vec![message(), News::Fields(&good), News::End],
+        ] {
+            assert_eq!(failure(news), ErrorKind::Malformed);
+        }
+        assert_eq!(failure(vec![News::Fields(&head), News::Reset(2)]), ErrorKind::Reset(2));
+        assert_eq!(failure(vec![News::Lost]), ErrorKind::ConnectionLost);
+    }
+
+    #[test]
+    fn every_call_has_a_tag() {
+        let mut call = Call::new(3);
+        let mut tags = vec![call.tag()];
+        for _ in 0..3 {
+            call.begin(Op { method: Method::Put, key: 0, first_ns: 0 }, 0, 0, 0);
+            assert!(!tags.contains(&call.tag()));
+            assert_eq!(Call::place_of(call.tag()), 3);
+            tags.push(call.tag());
+            call.end();
+        }
     }
 }

@@ -32,6 +32,7 @@ pub struct Control {
     session: Option<Session>,
 }
 
+/// A connection that is kept.
 struct Session {
     sender: SendRequest<Bytes>,
     address: String,
@@ -157,6 +158,8 @@ async fn limited<T>(attempt: impl Future<Output = Result<T, ControlError>>) -> R
     tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await.unwrap_or_else(|_| too_late())
 }
 
+/// Connects and says HTTP/2's first words. A library serves well enough here, where one call a second is
+/// made.
 async fn dial(address: String) -> Result<Session, ControlError> {
     let stream = TcpStream::connect(&address).await.map_err(ControlError::Unreachable)?;
     let (sender, driver) = h2::client::handshake(stream).await.map_err(ControlError::Http2)?;
@@ -165,6 +168,7 @@ async fn dial(address: String) -> Result<Session, ControlError> {
     Ok(Session { sender, address })
 }
 
+/// Asks for the routing table on a connection that is up.
 async fn ask(session: &mut Session) -> Result<ShardsResponse, ControlError> {
     let mut sender = session.sender.clone().ready().await.map_err(ControlError::Http2)?;
     let request = Request::post(format!("http://{}/distribkv.v1.Cluster/Shards", session.address))

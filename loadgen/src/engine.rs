@@ -1,15 +1,19 @@
 //! One thread's engine: a single future that polls its connections, takes answers and starts calls.
 //!
 //! ```text
-//! turn:  connections that are ready ─► calls that are ready ─► calls that are due ─► (connections again)
+//! turn:  read the connections that are ready ─► end calls ─► start calls that are due ─► write
 //! ```
 //! Turns follow each other until nothing is ready; then it sleeps until a socket or the alarm wakes it. So
-//! whatever a turn starts is written by the next one in one write for each connection.
+//! whatever a turn starts leaves in one write for each connection.
 //!
 //! Invariants:
 //! - A place (see [`Call`]) is on exactly one of: free, resting, under way; the waiting ones are under way
 //!   too.
 //! - Every call that was begun ends in the record, by its answer, by its failure or by its deadline.
+//! - A call that was given up is cancelled at its connection first, so that no news of it reaches the next
+//!   one in its place.
+//! - The clock is read once for what a read of a socket brings, and once for what a turn starts; a call never
+//!   ends before it starts.
 //! - Once the schedule is over, the engine ends when the last call has; deadlines bound that.
 
 use std::collections::VecDeque;
@@ -20,20 +24,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::args::{Settings, Workload};
+use crate::args::{Settings, Target, Workload};
+use crate::arrivals::{Arrivals, Ended};
 use crate::call::Call;
-use crate::connection::LinkChange;
+use crate::connection::{Carriage, LinkChange, Sending};
 use crate::keys::{Keys, spell};
-use crate::links::{LinkOptions, Links, Sending};
-use crate::message::{Encoder, Said};
+use crate::links::{LinkOptions, Links};
+use crate::message::{Message, Said};
 use crate::random::Random;
-use crate::ready::{ReadyList, Token};
+use crate::ready::ReadyList;
 use crate::record::{self, Record, SharedRecord};
 use crate::routing::Routing;
 use crate::schedule::{Due, LATE_NS, Schedule};
 use crate::shared::Shared;
 use crate::status::{ErrorKind, Failure};
 use crate::timer::Alarm;
+use crate::usage::Meter;
 use crate::workload::{Source, value_pool};
 
 /// Turns without letting the runtime look at its sockets.
@@ -54,7 +60,8 @@ const INTERRUPTED_NS_MAX: u64 = 1_000_000_000;
 /// How long a key of a load is tried.
 const LOAD_KEY_NS_MAX: u64 = 30_000_000_000;
 
-/// One thread's engine.
+/// One thread's engine. It lives on its thread, which polls it and owns all of it but the record, the routing
+/// table and the word to stop.
 pub struct Engine {
     shared: Arc<Shared>,
     record: SharedRecord,
@@ -70,16 +77,19 @@ pub struct Engine {
     waiting: VecDeque<u32>,
     source: Source,
     schedule: Schedule,
-    encoder: Encoder,
     values: Bytes,
     value_size: usize,
     timeout_ns: u64,
     sweep_ns: u64,
     /// Calls that left late and are not in the record yet.
     late: u64,
-    /// Reused lists of what is ready.
+    /// Operations that have ended, measured or not.
+    operations: u64,
+    /// What the measured window cost.
+    meter: Meter,
+    /// Reused lists of the connections that are ready and of the calls that have ended.
     ready_links: Vec<u32>,
-    ready_calls: Vec<u32>,
+    ended: Vec<Ended>,
 }
 
 /// The part of `whole` that falls to a thread of so many.
@@ -98,7 +108,12 @@ impl Engine {
     ) -> io::Result<Self> {
         let ready = Arc::new(ReadyList::default());
         let per_node = share(settings.connections, thread);
-        let options = LinkOptions { per_node, timeout: settings.timeout, ready: Arc::clone(&ready) };
+        let carriage = match settings.target {
+            Target::Kv | Target::Health => Carriage::Unary,
+            Target::Pipeline => Carriage::Pipeline,
+        };
+        let (timeout, woken) = (settings.timeout, Arc::clone(&ready));
+        let options = LinkOptions { per_node, carriage, timeout, ready: woken };
         let (routing, routing_version) = match shared.routing_after(0) {
             Some((routing, version)) => (Routing::clone(&routing), version),
             None => (Routing::any_of(&settings.endpoints), 0),
@@ -111,20 +126,21 @@ impl Engine {
             alarm: Alarm::new()?,
             links: Links::new(routing, options),
             routing_version,
-            calls: (0..places).map(|place| Call::new(ready.waker(Token::Call(place)))).collect(),
+            calls: (0..places).map(Call::new).collect(),
             free: (0..places).rev().collect(),
             resting: VecDeque::with_capacity(places as usize),
             waiting: VecDeque::with_capacity(places as usize),
             source: Source::new(settings.workload, keys, settings.keys, random.clone(), thread),
             schedule: Schedule::closed(0, 0),
-            encoder: Encoder::default(),
             values: value_pool(settings.value_size, random),
             value_size: settings.value_size,
             timeout_ns: nanos(settings.timeout),
             sweep_ns: 0,
             late: 0,
+            operations: 0,
+            meter: Meter::default(),
             ready_links: Vec::new(),
-            ready_calls: Vec::new(),
+            ended: Vec::with_capacity(places as usize),
             shared,
             record,
             ready,
@@ -140,8 +156,9 @@ impl Engine {
     pub fn poll_connect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS_MAX {
             let now_ns = self.shared.now_ns();
-            self.links.poll_due(now_ns);
+            self.dial_due(now_ns);
             self.poll_links(now_ns);
+            self.links.flush();
             if self.links.are_settled() || now_ns > CONNECT_NS_MAX {
                 return Poll::Ready(Ok(()));
             }
@@ -164,6 +181,7 @@ impl Engine {
             let now_ns = self.turn();
             if self.is_over(now_ns) {
                 self.sweep(now_ns);
+                self.end_meter(now_ns);
                 return Poll::Ready(Ok(()));
             }
             if self.ready.sleep(context) {
@@ -189,12 +207,12 @@ impl Engine {
             self.sweep(now_ns);
         }
         self.poll_links(now_ns);
-        self.poll_calls();
         self.retry_waiting();
         while self.resting.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) {
             self.free.extend(self.resting.pop_front().map(|(_, place)| place));
         }
         self.start_due();
+        self.links.flush();
         now_ns
     }
 
@@ -216,36 +234,46 @@ impl Engine {
         self.sweep_ns.min(rested_ns).min(due_ns)
     }
 
+    /// Takes what has come on the connections that are ready.
     fn poll_links(&mut self, now_ns: u64) {
-        self.ready.take(&mut self.ready_links, &mut self.ready_calls);
+        self.ready.take(&mut self.ready_links);
         while let Some(place) = self.ready_links.pop() {
-            match self.links.poll(place, now_ns) {
+            let (calls, ended) = (&mut self.calls[..], &mut self.ended);
+            let mut arrivals = Arrivals { calls, ended, shared: &self.shared, now_ns };
+            match self.links.poll(place, &mut arrivals) {
                 LinkChange::Same | LinkChange::CameUp => {}
                 LinkChange::WentDown => self.shared.refresh.notify_one(),
             }
         }
+        self.finish_ended();
     }
 
-    /// Takes the answers that have come.
-    fn poll_calls(&mut self) {
-        self.ready.take(&mut self.ready_links, &mut self.ready_calls);
-        if self.ready_calls.is_empty() {
+    /// Dials the connections whose time has come.
+    fn dial_due(&mut self, now_ns: u64) {
+        let (calls, ended) = (&mut self.calls[..], &mut self.ended);
+        self.links.poll_due(&mut Arrivals { calls, ended, shared: &self.shared, now_ns });
+    }
+
+    /// Records the calls whose answers have come.
+    fn finish_ended(&mut self) {
+        if self.ended.is_empty() {
             return;
         }
         let record = Arc::clone(&self.record);
         let mut record = record::lock(&record);
-        while let Some(place) = self.ready_calls.pop() {
-            if let Poll::Ready(outcome) = self.calls[place as usize].poll() {
-                self.finish(place, outcome, &mut record);
-            }
+        let mut ended = std::mem::take(&mut self.ended);
+        for Ended { place, outcome, at_ns } in ended.drain(..) {
+            self.finish(place, outcome, at_ns, &mut record);
         }
+        self.ended = ended;
     }
 
     /// A call has ended: records it, and gives its place back.
-    fn finish(&mut self, place: u32, outcome: Result<Said, Failure>, record: &mut Record) {
-        let now_ns = self.shared.now_ns();
+    fn finish(&mut self, place: u32, outcome: Result<Said, Failure>, now_ns: u64, record: &mut Record) {
         let call = &mut self.calls[place as usize];
         call.end();
+        self.operations += 1;
+        assert!(now_ns >= call.start_ns, "a call of {} ended at {now_ns}", call.start_ns);
         let latency_ns = now_ns - call.start_ns;
         let measured = self.schedule.measures(call.start_ns);
         match outcome {
@@ -262,7 +290,7 @@ impl Engine {
                 if measured {
                     record.total.fail(failure.kind, 1);
                 }
-                self.learn(place, failure, record);
+                self.learn(place, failure, now_ns, record);
                 if self.schedule.is_open() {
                     self.free.push(place);
                 } else {
@@ -273,7 +301,7 @@ impl Engine {
     }
 
     /// What a failure means for routing, and for a key that a load has to write.
-    fn learn(&mut self, place: u32, failure: Failure, record: &mut Record) {
+    fn learn(&mut self, place: u32, failure: Failure, now_ns: u64, record: &mut Record) {
         let call = &self.calls[place as usize];
         if failure.leader != 0 {
             self.links.hint(call.shard, failure.leader);
@@ -282,7 +310,7 @@ impl Engine {
             self.shared.refresh.notify_one();
         }
         if self.source.is_load() {
-            if self.shared.now_ns() < call.op.first_ns + LOAD_KEY_NS_MAX {
+            if now_ns < call.op.first_ns + LOAD_KEY_NS_MAX {
                 self.source.again(call.op);
             } else {
                 record.total.fail(ErrorKind::Unwritten, 1);
@@ -290,10 +318,14 @@ impl Engine {
         }
     }
 
-    /// Starts the calls that are due, as far as there are places.
+    /// Starts the calls that are due, as far as there are places. One reading of the clock serves them all:
+    /// what a later one of them waits for the earlier ones counts as its latency.
     fn start_due(&mut self) {
+        if self.free.is_empty() {
+            return;
+        }
+        let now_ns = self.shared.now_ns();
         while !self.free.is_empty() {
-            let now_ns = self.shared.now_ns();
             let start_ns = match self.schedule.due(now_ns) {
                 Due::Now(start_ns) => start_ns,
                 Due::At(_) | Due::Over => return,
@@ -313,8 +345,8 @@ impl Engine {
         }
     }
 
-    /// Tries waiting calls again, some of them: those that cannot be sent go to the end, so that all get
-    /// their turn.
+    /// Tries waiting calls again, but only some of them: those that cannot be sent go to the end, so that
+    /// all get their turn.
     fn retry_waiting(&mut self) {
         for _ in 0..self.waiting.len().min(RETRIES_MAX) {
             let Some(place) = self.waiting.pop_front() else { return };
@@ -326,32 +358,29 @@ impl Engine {
 
     /// Sends a call. False, where no connection can take it now.
     fn send(&mut self, place: u32) -> bool {
-        let Self { calls, links, encoder, source, values, .. } = self;
-        let call = &mut calls[place as usize];
-        let spell_out = || {
-            let at = source.value_at();
-            encoder.encode(call.op.method, &spell(call.op.key), &values[at..at + self.value_size])
-        };
-        let outcome = match links.send(call.shard, call.op.method, spell_out) {
-            Sending::NoRoom => return false,
-            Sending::Sent(response) => {
-                call.sent(response);
-                // The first poll leaves the waker with h2; there can be no answer yet, only a failure.
-                call.poll()
+        let at = self.source.value_at();
+        let call = &mut self.calls[place as usize];
+        let value = &self.values[at..at + self.value_size];
+        let message = Message { method: call.op.method, key: &spell(call.op.key), value };
+        match self.links.send(call.shard, &Sending { message, tag: call.tag(), place }) {
+            Some(route) => {
+                call.sent(route);
+                true
             }
-            Sending::Failed(error) => Poll::Ready(Err(Failure::of_h2(&error))),
-        };
-        if let Poll::Ready(outcome) = outcome {
-            let record = Arc::clone(&self.record);
-            self.finish(place, outcome, &mut record::lock(&record));
+            None => false,
         }
-        true
     }
 
     /// What has to be looked at now and then.
     fn sweep(&mut self, now_ns: u64) {
         self.sweep_ns = now_ns + SWEEP_NS;
-        self.links.poll_due(now_ns);
+        self.dial_due(now_ns);
+        self.finish_ended();
+        if self.schedule.measures(now_ns) {
+            self.meter.begin(now_ns, self.operations);
+        } else {
+            self.end_meter(now_ns);
+        }
         if let Some((routing, version)) = self.shared.routing_after(self.routing_version) {
             self.links.adopt(Routing::clone(&routing));
             self.routing_version = version;
@@ -379,10 +408,24 @@ impl Engine {
             if call.is_idle() || (give_up.is_none() && now_ns < call.deadline_ns) {
                 continue;
             }
-            let overdue = if call.is_waiting() { ErrorKind::NoConnection } else { ErrorKind::Timeout };
-            self.finish(place as u32, Err(Failure::of(give_up.unwrap_or(overdue))), record);
+            let overdue = match call.route() {
+                None => ErrorKind::NoConnection,
+                Some(route) => {
+                    self.links.cancel(route);
+                    ErrorKind::Timeout
+                }
+            };
+            let failure = Failure::of(give_up.unwrap_or(overdue));
+            self.finish(place as u32, Err(failure), now_ns, record);
         }
         self.waiting.retain(|place| self.calls[*place as usize].is_waiting());
+    }
+
+    /// Puts what the measured window cost into the record, where it has just ended.
+    fn end_meter(&mut self, now_ns: u64) {
+        if let Some(usage) = self.meter.end(now_ns, self.operations) {
+            record::lock(&self.record).total.usage.push(usage);
+        }
     }
 }
 

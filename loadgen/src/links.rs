@@ -1,7 +1,8 @@
 //! The connections of one engine, by node, and the choice among them.
 //!
 //! A call goes to its shard's leader; where that is unknown or not connected, to any node, which passes it
-//! on. Among a node's connections calls go round.
+//! on. Among a node's connections calls go round, a few at a time: what a turn of the engine sends to a node
+//! shares a write here and a read there, and a burst still reaches all of them.
 //!
 //! Invariants: a node once dialled is dialled to the end of the run, listed or not: nodes come and go rarely,
 //! and a connection more costs little.
@@ -9,13 +10,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-
-use crate::connection::{Link, LinkChange};
-use crate::ready::{ReadyList, Token};
+use crate::arrivals::Arrivals;
+use crate::call::Route;
+use crate::connection::{BadAddress, Carriage, Link, LinkChange, Sending};
+use crate::ready::ReadyList;
 use crate::routing::Routing;
-use crate::workload::Method;
+
+/// Calls of a turn that a connection takes before the next one has its turn.
+const CALLS_IN_A_ROW_MAX: usize = 16;
 
 /// Connections by node.
 pub struct Links {
@@ -26,6 +28,8 @@ pub struct Links {
     routed: Vec<Option<usize>>,
     /// Where the next call without a leader goes.
     next_node: usize,
+    /// Connections with something to write, perhaps more than once.
+    dirty: Vec<u32>,
     options: LinkOptions,
 }
 
@@ -34,6 +38,8 @@ pub struct Links {
 pub struct LinkOptions {
     /// Connections to each node.
     pub per_node: usize,
+    /// How operations travel.
+    pub carriage: Carriage,
     /// The timeout said with every call.
     pub timeout: Duration,
     /// Whom their wakers tell.
@@ -43,18 +49,18 @@ pub struct LinkOptions {
 struct NodeLinks {
     address: String,
     first: usize,
-    /// Which of its connections is the next in turn.
+    /// Which of its connections has its turn.
     turn: usize,
+    /// Calls that it has taken in this turn.
+    taken: usize,
 }
 
-/// What became of a request that was to be sent.
-pub enum Sending {
-    /// It is on its way.
-    Sent(ResponseFuture),
-    /// No connection can take it now.
-    NoRoom,
-    /// The connection failed under it.
-    Failed(h2::Error),
+impl NodeLinks {
+    /// The next of so many connections has its turn.
+    fn go_round(&mut self, connections: usize) {
+        self.turn = (self.turn + 1) % connections;
+        self.taken = 0;
+    }
 }
 
 impl Links {
@@ -66,6 +72,7 @@ impl Links {
             routing: Routing::any_of(&[]),
             routed: Vec::new(),
             next_node: 0,
+            dirty: Vec::new(),
             options,
         };
         links.adopt(routing);
@@ -87,16 +94,17 @@ impl Links {
         }
         let first = self.links.len();
         for place in first..first + self.options.per_node {
-            let waker = self.options.ready.waker(Token::Link(place as u32));
-            match Link::new(address, self.options.timeout, waker) {
+            let waker = self.options.ready.waker(place as u32);
+            let (carriage, timeout) = (self.options.carriage, self.options.timeout);
+            match Link::new(address, place as u32, carriage, timeout, waker) {
                 Ok(link) => self.links.push(link),
-                Err(error) => {
-                    eprintln!("loadgen: node address '{address}' of the routing table is left out: {error}");
+                Err(BadAddress) => {
+                    eprintln!("loadgen: '{address}' of the routing table is left out: it is no address");
                     return None;
                 }
             }
         }
-        self.nodes.push(NodeLinks { address: address.to_owned(), first, turn: 0 });
+        self.nodes.push(NodeLinks { address: address.to_owned(), first, turn: 0, taken: 0 });
         Some(self.nodes.len() - 1)
     }
 
@@ -111,16 +119,29 @@ impl Links {
     }
 
     /// Moves one connection forward.
-    pub fn poll(&mut self, place: u32, now_ns: u64) -> LinkChange {
-        self.links[place as usize].poll(now_ns)
+    pub fn poll(&mut self, place: u32, arrivals: &mut Arrivals<'_>) -> LinkChange {
+        self.dirty.push(place);
+        self.links[place as usize].poll(arrivals)
     }
 
     /// Dials the connections whose time has come.
-    pub fn poll_due(&mut self, now_ns: u64) {
+    pub fn poll_due(&mut self, arrivals: &mut Arrivals<'_>) {
         for link in &mut self.links {
-            if link.dial_ns().is_some_and(|dial_ns| dial_ns <= now_ns) {
-                link.poll(now_ns);
+            if link.dial_ns().is_some_and(|dial_ns| dial_ns <= arrivals.now_ns) {
+                link.poll(arrivals);
             }
+        }
+    }
+
+    /// Writes what was sent since the last time, one write for each connection.
+    pub fn flush(&mut self) {
+        self.dirty.sort_unstable();
+        self.dirty.dedup();
+        for place in self.dirty.drain(..) {
+            self.links[place as usize].flush();
+        }
+        for node in self.nodes.iter_mut().filter(|node| node.taken > 0) {
+            node.go_round(self.options.per_node);
         }
     }
 
@@ -134,22 +155,37 @@ impl Links {
         self.links.iter().filter(|link| link.is_up()).count()
     }
 
-    /// Sends a request for a shard to where it goes.
-    pub fn send(&mut self, shard: usize, method: Method, body: impl FnOnce() -> Bytes) -> Sending {
-        let Some(node) = self.node_for(shard) else { return Sending::NoRoom };
-        let mut body = Some(body);
+    /// Sends an operation on a shard to where it goes, with the next [`Links::flush`]. `None` where no
+    /// connection can take it now.
+    pub fn send(&mut self, shard: usize, sending: &Sending<'_>) -> Option<Route> {
+        let node = self.node_for(shard)?;
         for _ in 0..self.options.per_node {
             let entry = &mut self.nodes[node];
-            entry.turn = (entry.turn + 1) % self.options.per_node;
-            let link = &mut self.links[entry.first + entry.turn];
-            let spell = || body.take().expect("a connection spells the request only to send it")();
-            match link.send(method, spell) {
-                Some(Ok(response)) => return Sending::Sent(response),
-                Some(Err(error)) => return Sending::Failed(error),
-                None => {}
+            if entry.taken == CALLS_IN_A_ROW_MAX {
+                entry.go_round(self.options.per_node);
             }
+            let place = entry.first + entry.turn;
+            if let Some(route) = self.links[place].send(sending) {
+                entry.taken += 1;
+                self.mark(place as u32);
+                return Some(route);
+            }
+            entry.go_round(self.options.per_node);
         }
-        Sending::NoRoom
+        None
+    }
+
+    /// Gives up the answer to a call.
+    pub fn cancel(&mut self, route: Route) {
+        self.links[route.link as usize].cancel(route.stream);
+        self.mark(route.link);
+    }
+
+    /// A connection has something to write.
+    fn mark(&mut self, place: u32) {
+        if self.dirty.last() != Some(&place) {
+            self.dirty.push(place);
+        }
     }
 
     /// The leader's place where it is known and connected, else the next node that is connected.

@@ -1,8 +1,8 @@
 //! The load generator of distribKV: how fast a cluster answers, told so that it can be trusted.
 //!
-//! It speaks raw h2, since a whole client library costs about twice as much a call, and it shares the machine
-//! with what it measures. Each thread is one engine: one future that polls its connections and its calls in
-//! flight, with no task and no allocation of its own for a call.
+//! It shares the machine with what it measures, so it speaks HTTP/2 by itself (see [`http2`]): a library
+//! costs several times as much a call. Each thread is one engine: one future that polls its connections,
+//! with no task and no allocation for a call. What it costs all the same is in the result.
 //!
 //! Invariants:
 //! - A closed loop (`--in-flight`) times a call from the moment when its place was free; an open loop
@@ -18,14 +18,17 @@
 //! do).
 
 mod args;
+mod arrivals;
 mod call;
 mod connection;
 mod control;
 mod engine;
 mod hgrm;
+mod http2;
 mod keys;
 mod links;
 mod message;
+mod pipeline;
 mod random;
 mod ready;
 mod record;
@@ -36,12 +39,11 @@ mod schedule;
 mod shared;
 mod status;
 mod timer;
+mod usage;
 mod workload;
 
 #[cfg(test)]
-mod engine_tests;
-#[cfg(test)]
-mod test_server;
+mod testing;
 
 use std::process::ExitCode;
 

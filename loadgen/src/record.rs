@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hdrhistogram::Histogram;
 
 use crate::status::ErrorKind;
+use crate::usage::Usage;
 
 /// Longest latency that is told from longer ones: ten minutes.
 const LATENCY_NS_MAX: u64 = 600 * 1_000_000_000;
@@ -47,6 +48,8 @@ pub struct Total {
     pub late: u64,
     /// What failed, by kind.
     pub errors: BTreeMap<ErrorKind, u64>,
+    /// What each thread used.
+    pub usage: Vec<Usage>,
 }
 
 impl Default for Interval {
@@ -57,7 +60,7 @@ impl Default for Interval {
 
 impl Default for Total {
     fn default() -> Self {
-        Self { latency_ns: histogram(), not_found: 0, late: 0, errors: BTreeMap::new() }
+        Self { latency_ns: histogram(), not_found: 0, late: 0, errors: BTreeMap::new(), usage: Vec::new() }
     }
 }
 
@@ -90,6 +93,7 @@ impl Total {
         for (kind, count) in &other.errors {
             *self.errors.entry(*kind).or_default() += count;
         }
+        self.usage.extend_from_slice(&other.usage);
     }
 
     /// Operations that succeeded.

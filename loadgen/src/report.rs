@@ -1,5 +1,16 @@
 //! What is told: the settings before, a line a second meanwhile, the result at the end.
 //!
+//! JSON's fields, which may become more but keep their meaning:
+//! ```text
+//! target, workload          as on the command line
+//! operations, errors        that were started in the measured window, and succeeded or failed
+//! duration_s                of the measured window
+//! throughput_per_s          operations / duration_s
+//! latency_us                min, mean, p50, p90, p99, p99_9, p99_99, max of the operations
+//! loadgen_cpu               us_per_operation: its engines' CPU time for each operation that ended
+//!                           busiest_thread_percent: how much of the time it ran
+//!                           busiest_thread_waited_percent: how much of it it waited for a core
+//! ```
 //! Invariants: standard output holds the result alone, as a table or as one JSON object; everything else goes
 //! to standard error.
 
@@ -7,6 +18,7 @@ use std::fmt::Write as _;
 
 use crate::args::{Settings, Target, Workload};
 use crate::record::{Interval, Total};
+use crate::usage::{BUSY_PERCENT_MAX, busiest, cpu_us_per_operation};
 
 /// The quantiles that a result has, by name.
 const QUANTILES: [(&str, f64); 5] =
@@ -66,6 +78,7 @@ pub fn progress(elapsed_s: f64, interval_s: f64, interval: &Interval) -> String 
 }
 
 impl Report<'_> {
+    /// Measured operations that succeeded, a second.
     fn throughput_per_s(&self) -> f64 {
         if self.duration_s > 0.0 { self.total.operations() as f64 / self.duration_s } else { 0.0 }
     }
@@ -99,11 +112,15 @@ impl Report<'_> {
         text
     }
 
-    /// What a table has and JSON has not: errors by kind, keys not found, calls that left late.
+    /// What is told beside the numbers: errors by kind, keys not found, calls that left late, what it cost
+    /// here. A table holds it; beside JSON it goes to standard error.
     pub fn notes(&self) -> String {
         let mut text = String::new();
-        if self.settings.target == Target::Kv {
-            line(&mut text, &format!("not found    {}", self.total.not_found));
+        match self.settings.target {
+            Target::Kv | Target::Pipeline => {
+                line(&mut text, &format!("not found    {}", self.total.not_found));
+            }
+            Target::Health => {}
         }
         if self.settings.rate.is_some() {
             line(
@@ -116,7 +133,25 @@ impl Report<'_> {
         for (kind, count) in &self.total.errors {
             line(&mut text, &format!("  {count:>10} {kind}"));
         }
+        self.note_cost(&mut text);
         text
+    }
+
+    /// What the load generator used itself, and a warning where that was all it could get.
+    fn note_cost(&self, text: &mut String) {
+        let usage = &self.total.usage;
+        let busiest = busiest(usage);
+        let (busy, waited) = (busiest.busy_percent(), busiest.waited_percent());
+        let cost = cpu_us_per_operation(usage);
+        line(
+            text,
+            &format!("own CPU      {cost:.2} us/op; busiest thread ran {busy:.0} %, waited {waited:.0} %"),
+        );
+        if busy > BUSY_PERCENT_MAX {
+            line(text, "warning      loadgen is the bottleneck: a thread of it ran all the time (--threads)");
+        } else if busy + waited > BUSY_PERCENT_MAX {
+            line(text, "warning      loadgen had too few cores: a thread of it ran, or waited, all the time");
+        }
     }
 
     /// For programs.
@@ -130,6 +165,7 @@ impl Report<'_> {
             latency.insert(name.into(), us(latency_ns.value_at_quantile(quantile) as f64).into());
         }
         latency.insert("max".into(), us(latency_ns.max() as f64).into());
+        let busiest = busiest(&self.total.usage);
         serde_json::json!({
             "target": self.settings.target.to_string(),
             "workload": self.settings.workload.to_string(),
@@ -138,6 +174,11 @@ impl Report<'_> {
             "duration_s": (self.duration_s * 1000.0).round() / 1000.0,
             "throughput_per_s": (self.throughput_per_s() * 10.0).round() / 10.0,
             "latency_us": latency,
+            "loadgen_cpu": {
+                "us_per_operation": (cpu_us_per_operation(&self.total.usage) * 1000.0).round() / 1000.0,
+                "busiest_thread_percent": (busiest.busy_percent() * 10.0).round() / 10.0,
+                "busiest_thread_waited_percent": (busiest.waited_percent() * 10.0).round() / 10.0,
+            },
         })
     }
 
@@ -172,6 +213,7 @@ mod tests {
     use super::*;
     use crate::args::Args;
     use crate::status::ErrorKind;
+    use crate::usage::Usage;
 
     fn settings(line: &str) -> Settings {
         let words = ["loadgen", "--endpoints", "a:1"].into_iter().chain(line.split_whitespace());
@@ -194,8 +236,16 @@ mod tests {
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().expect("an object").keys().cloned().collect()
         };
-        let mut want =
-            ["target", "workload", "operations", "errors", "duration_s", "throughput_per_s", "latency_us"];
+        let mut want = [
+            "target",
+            "workload",
+            "operations",
+            "errors",
+            "duration_s",
+            "throughput_per_s",
+            "latency_us",
+            "loadgen_cpu",
+        ];
         want.sort_unstable();
         let mut found = keys(&json);
         found.sort_unstable();
@@ -234,6 +284,25 @@ mod tests {
         assert!(verdict("--errors-max-percent 50", 1000, 999).is_ok());
         assert!(verdict("--load --keys 100", 100, 500).is_ok());
         assert!(verdict("--load --keys 100", 99, 0).is_err());
+    }
+
+    #[test]
+    fn its_own_cost_is_told_and_too_much_of_it_warned_of() {
+        let told = |cpu_ns, waited_ns| {
+            let (settings, mut total) = (settings(""), total(10));
+            total.usage.push(Usage { cpu_ns, waited_ns, wall_ns: 1_000_000, operations: 100 });
+            let report = Report { settings: &settings, total: &total, duration_s: 1.0 };
+            (report.notes(), report.json())
+        };
+        let (notes, json) = told(250_000, 0);
+        assert!(
+            notes.contains("2.50 us/op; busiest thread ran 25 %") && !notes.contains("warning"),
+            "{notes}"
+        );
+        assert_eq!(json["loadgen_cpu"]["us_per_operation"], 2.5);
+        assert_eq!(json["loadgen_cpu"]["busiest_thread_percent"], 25.0);
+        assert!(told(950_000, 0).0.contains("is the bottleneck"));
+        assert!(told(500_000, 450_000).0.contains("too few cores"));
     }
 
     #[test]

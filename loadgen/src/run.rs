@@ -109,7 +109,7 @@ fn finish(report: &Report<'_>) -> ExitCode {
 pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     let mut control = Control::new(&settings.endpoints);
     let routing = match settings.target {
-        Target::Kv => control.first_routing().await.map_err(RunError::Unreachable)?,
+        Target::Kv | Target::Pipeline => control.first_routing().await.map_err(RunError::Unreachable)?,
         Target::Health => {
             control.reach().await.map_err(RunError::Unreachable)?;
             Routing::any_of(&settings.endpoints)
@@ -146,7 +146,7 @@ fn duration_s(settings: &Settings, start_ns: u64, end_ns: u64, stopped_ns: Optio
 async fn watch_over(settings: &Settings, shared: &Arc<Shared>, control: Control, engines: &mut Engines) {
     let refreshing = async {
         match settings.target {
-            Target::Kv => refresh(control, shared).await,
+            Target::Kv | Target::Pipeline => refresh(control, shared).await,
             Target::Health => std::future::pending().await,
         }
     };

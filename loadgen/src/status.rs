@@ -9,6 +9,8 @@ use distribkv::wire::v1;
 use http::HeaderMap;
 use prost::Message as _;
 
+use crate::http2::Fields;
+
 /// Base64 as gRPC has it in `-bin` headers: with padding or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -112,14 +114,6 @@ impl Failure {
         Self { kind, leader: 0 }
     }
 
-    /// What h2 says of a stream that broke.
-    pub fn of_h2(error: &h2::Error) -> Self {
-        Self::of(match error.reason() {
-            Some(reason) if error.is_reset() => ErrorKind::Reset(reason.into()),
-            Some(_) | None => ErrorKind::ConnectionLost,
-        })
-    }
-
     /// Whether it hints that calls are sent to the wrong place.
     pub fn asks_for_routing(&self) -> bool {
         match self.kind {
@@ -136,6 +130,29 @@ impl Failure {
     }
 }
 
+/// The status that fields of an answer carry, where they carry one.
+pub fn of_fields(fields: &Fields) -> Option<Result<(), Failure>> {
+    match fields.grpc_status? {
+        0 => Some(Ok(())),
+        code => Some(Err(with_detail(code, fields.detail.as_deref()))),
+    }
+}
+
+/// What an operation of a Pipeline was refused with.
+pub fn of_error(error: &v1::Error) -> Failure {
+    let code = u16::try_from(error.code).unwrap_or(u16::MAX);
+    Failure { kind: ErrorKind::Status { code, reason: error.reason }, leader: error.leader }
+}
+
+/// A status, and its detail as it was sent. A detail that cannot be read is none.
+fn with_detail(code: u16, detail: Option<&[u8]>) -> Failure {
+    let detail = detail
+        .and_then(|encoded| BASE64.decode(encoded).ok())
+        .and_then(|bytes| v1::Error::decode(bytes.as_slice()).ok())
+        .unwrap_or_default();
+    Failure { kind: ErrorKind::Status { code, reason: detail.reason }, leader: detail.leader }
+}
+
 /// The status that trailers (or the headers of an answer without a body) carry.
 pub fn of_trailers(trailers: &HeaderMap) -> Result<(), Failure> {
     let Some(status) = trailers.get("grpc-status") else {
@@ -147,12 +164,7 @@ pub fn of_trailers(trailers: &HeaderMap) -> Result<(), Failure> {
     let Some(code) = status.to_str().ok().and_then(|text| text.parse().ok()) else {
         return Err(Failure::of(ErrorKind::Malformed));
     };
-    let detail = trailers
-        .get("distribkv-error-bin")
-        .and_then(|encoded| BASE64.decode(encoded.as_bytes()).ok())
-        .and_then(|bytes| v1::Error::decode(bytes.as_slice()).ok())
-        .unwrap_or_default();
-    Err(Failure { kind: ErrorKind::Status { code, reason: detail.reason }, leader: detail.leader })
+    Err(with_detail(code, trailers.get("distribkv-error-bin").map(|encoded| encoded.as_bytes())))
 }
 
 #[cfg(test)]
@@ -191,6 +203,20 @@ mod tests {
             assert_eq!(failure.kind.to_string(), "UNAVAILABLE (NOT_LEADER)");
             assert!(failure.asks_for_routing());
         }
+    }
+
+    #[test]
+    fn fields_and_trailers_say_the_same() {
+        assert_eq!(of_fields(&Fields::default()), None);
+        assert_eq!(of_fields(&Fields { grpc_status: Some(0), ..Fields::default() }), Some(Ok(())));
+        let error = v1::Error { reason: v1::Reason::NoLeader as i32, leader: 2, ..Default::default() };
+        let detail = BASE64.encode(error.encode_to_vec());
+        let fields =
+            Fields { grpc_status: Some(14), detail: Some(detail.as_bytes().into()), ..Fields::default() };
+        let pairs = [("grpc-status", "14".into()), ("distribkv-error-bin", detail)];
+        assert_eq!(of_fields(&fields), Some(of_trailers(&trailers(&pairs))));
+        let piped = of_error(&v1::Error { code: 14, ..error });
+        assert_eq!(of_fields(&fields), Some(Err(piped)));
     }
 
     #[test]

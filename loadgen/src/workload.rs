@@ -23,22 +23,20 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them, at the place that [`Method::index`] names.
-    pub const ALL: [Self; 4] = [Self::Get, Self::Put, Self::Append, Self::Check];
+    /// Their paths, and at [`Method::PIPELINE`] that of the stream that carries any of them but checks.
+    pub const PATHS: [&str; 5] = [
+        "/distribkv.v1.KV/Get",
+        "/distribkv.v1.KV/Put",
+        "/distribkv.v1.KV/Append",
+        "/grpc.health.v1.Health/Check",
+        "/distribkv.v1.KV/Pipeline",
+    ];
+    /// The place of the Pipeline among the paths.
+    pub const PIPELINE: usize = 4;
 
-    /// A small number of its own.
+    /// Its place among the paths.
     pub fn index(self) -> usize {
         self as usize
-    }
-
-    /// Its path.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Get => "/distribkv.v1.KV/Get",
-            Self::Put => "/distribkv.v1.KV/Put",
-            Self::Append => "/distribkv.v1.KV/Append",
-            Self::Check => "/grpc.health.v1.Health/Check",
-        }
     }
 }
 

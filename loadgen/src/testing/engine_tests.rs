@@ -8,7 +8,7 @@ use clap::Parser as _;
 use crate::args::{Args, Settings};
 use crate::run::{Measured, RunError, supervise};
 use crate::status::ErrorKind;
-use crate::test_server::{Fault, TestServer};
+use crate::testing::server::{Fault, TestServer};
 
 async fn run(server: &TestServer, line: &str) -> Measured {
     outcome(&server.address, line).await.expect("the server is there")
@@ -85,6 +85,38 @@ async fn a_load_writes_what_was_refused_again() {
     let (kind, count) = total.errors.first_key_value().expect("one kind");
     assert_eq!(kind.to_string(), "UNAVAILABLE (NO_LEADER)");
     assert!((49..=50).contains(count), "{count} refusals");
+}
+
+#[tokio::test]
+async fn pipelines_carry_every_workload() {
+    let server = TestServer::faulty(Fault::RefuseEvery(7)).await;
+    let load = "--target pipeline --load --keys 1000 --threads 2";
+    let loaded = run(&server, load).await.total;
+    assert_eq!((loaded.operations(), server.keys()), (1000, 1000));
+    let kinds: Vec<String> = loaded.errors.keys().map(ToString::to_string).collect();
+    assert_eq!(kinds, ["UNAVAILABLE (NO_LEADER)"]);
+
+    let server = TestServer::start().await;
+    let line = "--target pipeline --workload mixed:50 --keys 100 --in-flight 50 --duration 200ms --warmup 0s";
+    let total = run(&server, line).await.total;
+    assert!(total.operations() > 1000 && total.failures() == 0, "{total:?}");
+    assert!(total.not_found > 0 && total.not_found < total.operations(), "{} not found", total.not_found);
+    let line = "--target pipeline --load --keys 20 --value-size 1000000 --in-flight 8 --connections 1";
+    assert_eq!(run(&server, line).await.total.operations(), 20);
+    let line = "--target pipeline --workload get --keys 20 --in-flight 4 --duration 300ms --warmup 0s";
+    let total = run(&server, line).await.total;
+    assert!(total.operations() > 20 && total.failures() == 0, "{:?}", total.errors);
+}
+
+#[tokio::test]
+async fn its_own_cost_is_measured() {
+    let server = TestServer::start().await;
+    let line = "--target health --in-flight 8 --duration 300ms --warmup 0s --threads 2";
+    let total = run(&server, line).await.total;
+    assert_eq!(total.usage.len(), 2);
+    for usage in &total.usage {
+        assert!(usage.cpu_ns > 0 && usage.operations > 0 && usage.wall_ns >= 200_000_000, "{usage:?}");
+    }
 }
 
 #[tokio::test]

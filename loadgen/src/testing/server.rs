@@ -95,6 +95,10 @@ async fn connection(socket: TcpStream, state: Arc<State>) {
 async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
     let (head, mut body) = request.into_parts();
     assert_eq!(head.headers["content-type"], "application/grpc");
+    if head.uri.path() == "/distribkv.v1.KV/Pipeline" {
+        return pipeline(body, respond, state).await;
+    }
+    assert!(head.headers.contains_key("grpc-timeout") || head.uri.path() == "/distribkv.v1.Cluster/Shards");
     let mut bytes = BytesMut::new();
     while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).expect("it was received");
@@ -108,15 +112,12 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     }
     match reply {
         Ok(message) => {
-            let mut framed = vec![0];
-            framed.extend((message.len() as u32).to_be_bytes());
-            framed.extend(message);
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let response = response.body(()).expect("a response");
             // The loadgen may have gone, which is not this side's failure.
             let Ok(mut out) = respond.send_response(response, false) else { return };
-            let _ = out.send_data(framed.into(), false).and_then(|()| out.send_trailers(trailers));
+            let _ = out.send_data(framed(message), false).and_then(|()| out.send_trailers(trailers));
         }
         Err((code, reason)) => {
             use base64::Engine as _;
@@ -126,6 +127,69 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             let _ = respond.send_response(response.body(()).expect("a response"), true);
         }
     }
+}
+
+/// Answers operation after operation; a refusal is an answer too.
+async fn pipeline(mut body: RecvStream, mut respond: SendResponse<Bytes>, state: Arc<State>) {
+    let response = Response::builder().header("content-type", "application/grpc");
+    let response = response.body(()).expect("a response");
+    // The loadgen may have gone, which is not this side's failure.
+    let Ok(mut out) = respond.send_response(response, false) else { return };
+    let mut bytes = BytesMut::new();
+    while let Some(Ok(data)) = body.data().await {
+        body.flow_control().release_capacity(data.len()).expect("it was received");
+        bytes.extend_from_slice(&data);
+        while let Some(len) = bytes.get(1..5).map(|len| u32::from_be_bytes([len[0], len[1], len[2], len[3]]))
+        {
+            if bytes.len() < 5 + len as usize {
+                break;
+            }
+            let message = bytes.split_to(5 + len as usize).freeze().split_off(5);
+            let request = v1::PipelineRequest::decode(message).expect("the loadgen spells requests");
+            let answer = framed(piped(request, &state).encode_to_vec());
+            if out.send_data(answer, false).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What an operation comes to.
+fn piped(request: v1::PipelineRequest, state: &State) -> v1::PipelineResponse {
+    use v1::operation::Operation;
+    use v1::operation_result::Result as Of;
+    use v1::pipeline_response::Outcome;
+    let operation = request.operation.and_then(|operation| operation.operation).expect("an operation");
+    let (path, message) = match &operation {
+        Operation::Get(get) => ("/distribkv.v1.KV/Get", get.encode_to_vec()),
+        Operation::Put(put) => ("/distribkv.v1.KV/Put", put.encode_to_vec()),
+        Operation::Append(append) => ("/distribkv.v1.KV/Append", append.encode_to_vec()),
+        Operation::Delete(_) | Operation::Txn(_) => panic!("the loadgen does not ask for {operation:?}"),
+    };
+    let outcome = match reply(path, message.into(), state).0 {
+        Ok(answer) => {
+            let answer = &answer[..];
+            let of = match operation {
+                Operation::Get(_) => v1::GetResponse::decode(answer).map(Of::Get),
+                Operation::Put(_) => v1::PutResponse::decode(answer).map(Of::Put),
+                Operation::Append(_) | Operation::Delete(_) | Operation::Txn(_) => {
+                    v1::AppendResponse::decode(answer).map(Of::Append)
+                }
+            };
+            Outcome::Result(v1::OperationResult { result: Some(of.expect("it was just encoded")) })
+        }
+        Err((code, reason)) => {
+            Outcome::Error(v1::Error { code: i32::from(code), reason: reason as i32, ..Default::default() })
+        }
+    };
+    v1::PipelineResponse { tag: request.tag, outcome: Some(outcome) }
+}
+
+fn framed(message: Vec<u8>) -> Bytes {
+    let mut framed = vec![0];
+    framed.extend((message.len() as u32).to_be_bytes());
+    framed.extend(message);
+    framed.into()
 }
 
 /// The answer to a call, and until when it is held back.
