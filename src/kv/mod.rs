@@ -42,6 +42,7 @@ mod query;
 mod sessions;
 mod state;
 mod store;
+pub mod table;
 mod txn;
 mod write;
 
