@@ -12,6 +12,7 @@
 //! open [ttl] · keepalive session acknowledged · close session · expire session last_active_index · noop
 //! get k · scan [start=] [end=] [limit=] [bytes=] [keys] · read [if=] [then="k1 k2"] [else=]
 //! sessions · stats · restart · digest a b
+//! freeze term=N · merge                 a table, in memory; restart begins with it
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,13 +20,16 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use distribkv::ids::{Index, Revision, Sequence, SessionId, ShardId};
+use distribkv::ids::{Index, Revision, Sequence, SessionId, ShardId, Term};
 use distribkv::kv::{
-    Answer, Applied, Base, Command, Comparison, Condition, Config, KeyValue, Limits, Operation,
-    OperationResult, Previous, Query, QueryAnswer, ReadTxn, Refusal, RequestId, ScanKeys, State, Target, Txn,
-    Write,
+    Answer, Applied, Command, Comparison, Condition, Config, KeyValue, Limits, Operation, OperationResult,
+    Previous, Query, QueryAnswer, ReadTxn, Refusal, RequestId, ScanKeys, State, Target, Txn, Write,
 };
 use goldenscript::{Argument, Context, Runner};
+
+use kv_tables::{File, base_of, base_of_query};
+
+mod kv_tables;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -39,6 +43,8 @@ struct Replica {
     config: Config,
     state: State,
     log: Vec<Option<Command>>,
+    table: Option<File>,
+    tables: u64,
 }
 
 /// A script's command: its words, and its `key=value` pairs in order.
@@ -64,7 +70,9 @@ impl Runner for Shards {
             "get" | "scan" | "read" => replica.query(command.name.as_str(), &arguments),
             "sessions" => Ok(replica.sessions()),
             "stats" => Ok(replica.stats()),
-            "restart" => Ok(replica.restart()),
+            "restart" => replica.restart(),
+            "freeze" => replica.freeze(&arguments),
+            "merge" => replica.merge(),
             "noop" => Ok(replica.noop()),
             name => replica.propose(command_of(name, &arguments)?),
         }
@@ -107,7 +115,7 @@ impl Shards {
 
 impl Replica {
     fn new(config: Config) -> Self {
-        Self { config, state: State::new(config), log: Vec::new() }
+        Self { config, state: State::new(config), log: Vec::new(), table: None, tables: 0 }
     }
 
     /// Checks as an edge does, and applies what passes through its bytes, as a log does.
@@ -119,7 +127,8 @@ impl Replica {
         command.encode(&mut encoded);
         let command = Command::decode(encoded.into())?;
         let index = self.state.applied().next();
-        let outcome = self.state.apply(index, &command, &Base::default());
+        let base = base_of(&self.state, self.table.as_ref(), &command);
+        let outcome = self.state.apply(index, &command, &base);
         self.log.push(Some(command));
         Ok(format!("[{index}] {}", show_outcome(&outcome)))
     }
@@ -136,7 +145,8 @@ impl Replica {
         if let Err(refusal) = query.check(&self.config.limits) {
             return Ok(format!("not asked: {refusal}"));
         }
-        Ok(match self.state.query(&query, &Base::default()) {
+        let base = base_of_query(&self.state, self.table.as_ref(), &query);
+        Ok(match self.state.query(&query, &base) {
             Ok((revision, answer)) => format!("revision {revision}: {}", show_query_answer(&answer)),
             Err(refusal) => format!("refused: {refusal}"),
         })
@@ -158,20 +168,46 @@ impl Replica {
         format!("applied [{applied}], revision {revision}, {} keys, {} bytes", state.keys(), state.bytes())
     }
 
-    /// Builds the state anew from the log, as a node that starts again does.
-    fn restart(&mut self) -> String {
+    fn freeze(&mut self, arguments: &Arguments) -> Fallible<String> {
+        let term = arguments.one("term").unwrap_or("1").parse()?;
+        let frozen = self.state.freeze(Term(term), Bytes::from_static(b"1 2 3"));
+        let meta = frozen.meta();
+        let (applied, revision, sums) = (meta.applied, meta.revision, meta.sums);
+        Ok(format!("frozen at [{applied}], revision {revision}, {} keys, {} bytes", sums.keys, sums.bytes))
+    }
+
+    /// Makes a table of what is frozen, its number as its salt.
+    fn merge(&mut self) -> Fallible<String> {
+        self.tables += 1;
+        let file = File::merge(&mut self.state, self.table.as_ref(), self.tables)?;
+        let length = file.length();
+        self.table = Some(file);
+        let blocks = self.state.table().map_or(0, |table| table.blocks());
+        Ok(format!("a table of {length} bytes, {blocks} blocks"))
+    }
+
+    /// Builds the state anew from the table, if there is one, and the log after it, as a node that starts
+    /// again does.
+    fn restart(&mut self) -> Fallible<String> {
         let before = self.state.digest();
-        self.state = State::new(self.config);
-        for command in &self.log {
+        self.state = match &self.table {
+            Some(table) => table.state(self.config)?,
+            None => State::new(self.config),
+        };
+        let applied = usize::try_from(self.state.applied().0)?;
+        for command in self.log.get(applied..).unwrap_or_default() {
             let index = self.state.applied().next();
             match command {
-                Some(command) => drop(self.state.apply(index, command, &Base::default())),
+                Some(command) => {
+                    let base = base_of(&self.state, self.table.as_ref(), command);
+                    drop(self.state.apply(index, command, &base));
+                }
                 None => self.state.apply_noop(index),
             }
         }
         #[cfg(debug_assertions)]
         self.state.restarted();
-        if self.state.digest() == before { "the same digest" } else { "another digest" }.into()
+        Ok(if self.state.digest() == before { "the same digest" } else { "another digest" }.into())
     }
 }
 
@@ -465,6 +501,10 @@ scripts! {
     session_resend,
     session_reused,
     session_window,
+    table,
+    table_restart,
+    table_scan,
+    tombstone,
     txn,
     txn_limits,
 }
@@ -492,6 +532,8 @@ mod planted {
             PlantedBug::RevisionAlwaysSteps => "delete",
             PlantedBug::TxnNotAtomic => "txn_limits",
             PlantedBug::DigestKeepsDeleted => "digest",
+            PlantedBug::SessionsMissingFromTable | PlantedBug::AppliedIndexApartFromState => "table_restart",
+            PlantedBug::TombstoneDroppedEarly => "tombstone",
         }
     }
 

@@ -17,7 +17,10 @@
 //! | `state` | [`State`]: the one that everything else serves |
 //! | `write`, `txn` | deciding and carrying out a change |
 //! | `sessions` | exactly-once |
-//! | `store` | the live keys in memory |
+//! | `memtable`, `layers`, `store` | the live keys: what changed in memory, over a table on disk |
+//! | `resolve` | what the state has to know of the table, which it never reads by itself |
+//! | `snapshot`, `merge` | a state frozen, and made into the next table |
+//! | [`table`] | the format of a table |
 //! | `digest` | what replicas compare |
 //! | `codec` | all of it as bytes, for logs and links |
 //! | `planted` | bugs that tests plant |
@@ -36,16 +39,24 @@ mod check;
 mod codec;
 mod command;
 mod digest;
+mod layers;
 mod limits;
+mod memtable;
+mod merge;
 mod planted;
 mod query;
+mod resolve;
 mod sessions;
+mod snapshot;
 mod state;
 mod store;
+mod sums;
 pub mod table;
 mod txn;
 mod write;
 
+#[cfg(test)]
+mod layers_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]
@@ -58,7 +69,11 @@ pub use command::{
     session_id, session_shard,
 };
 pub use limits::{CARRIED_OVERHEAD_BYTES, Limits};
+pub use merge::{Merge, MergeError, MergeStep};
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
 pub use query::{Query, QueryAnswer, ReadTxn, ScanKeys};
-pub use state::{Base, Config, State};
+pub use resolve::{Base, BlockSource, NoBlocks, RUN_AHEAD_MAX, RUN_PASSED_MAX, Resolved, ScanRun};
+pub use snapshot::{Frozen, Retired};
+pub use state::{Config, State};
+pub use sums::Sums;

@@ -36,12 +36,18 @@ pub enum PlantedBug {
     TxnNotAtomic,
     /// Deleting a key leaves its part of the digest.
     DigestKeepsDeleted,
+    /// A frozen state, and so the table that becomes of it, has no sessions.
+    SessionsMissingFromTable,
+    /// A table says that it has applied one entry more than it has.
+    AppliedIndexApartFromState,
+    /// A delete leaves no tombstone over what the layers below have of the key.
+    TombstoneDroppedEarly,
 }
 
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them, for a test that goes through all.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::SessionsLostOnRestart,
         Self::AnswerNotStored,
         Self::AppendNotIdempotent,
@@ -57,6 +63,9 @@ impl PlantedBug {
         Self::RevisionAlwaysSteps,
         Self::TxnNotAtomic,
         Self::DigestKeepsDeleted,
+        Self::SessionsMissingFromTable,
+        Self::AppliedIndexApartFromState,
+        Self::TombstoneDroppedEarly,
     ];
 }
 

@@ -20,14 +20,20 @@
 //!   `session_answer_bytes_max` bytes of them (all sessions together: `sessions_answer_bytes_max`).
 //! - `digest` and `answer_bytes` are those of the sessions, after every operation.
 //!
+//! A freeze takes the sessions as they are ([`Sessions::frozen`]) without a copy: each is shared until an
+//! entry touches it again, and copied then, once.
+//!
 //! It deliberately reads no clock: a leader times sessions by what [`Sessions::iter`] shows, and proposes.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
 
 use super::answer::{Answer, Applied, Refusal};
 use super::check;
 use super::codec::wire::Sink;
-use super::codec::{Body, outcome_len, put_outcome};
+use super::codec::{Body, DecodeError, SessionAnswer, SessionImage, outcome_len, put_outcome, take_sessions};
 use super::command::{RequestId, Write, session_id};
 use super::digest::{self, Hasher, Kind};
 use super::planted::planted;
@@ -43,12 +49,17 @@ pub(super) type Outcome = Result<Applied, Refusal>;
 /// The sessions of a shard.
 pub(super) struct Sessions {
     config: Config,
-    table: BTreeMap<SessionId, Session>,
+    table: BTreeMap<SessionId, Rc<Session>>,
     answer_bytes: usize,
     digest: u64,
 }
 
-struct Session {
+/// The sessions as they were at one index.
+pub(super) type FrozenSessions = Vec<(SessionId, Rc<Session>)>;
+
+/// A session.
+#[derive(Clone)]
+pub(super) struct Session {
     ttl_ms: u64,
     last_active: Index,
     acknowledged: Sequence,
@@ -58,6 +69,7 @@ struct Session {
     digest: u64,
 }
 
+#[derive(Clone)]
 struct StoredAnswer {
     request_hash: u64,
     outcome: Outcome,
@@ -79,6 +91,18 @@ impl Sessions {
     /// No sessions.
     pub(super) fn new(config: Config) -> Self {
         Self { config, table: BTreeMap::new(), answer_bytes: 0, digest: 0 }
+    }
+
+    /// The sessions that were written by [`Session::image`]s.
+    pub(super) fn decode(config: Config, bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut sessions = Self::new(config);
+        take_sessions(bytes.clone(), |image| sessions.restore(image))?;
+        Ok(sessions)
+    }
+
+    /// The sessions as they are, shared until they change.
+    pub(super) fn frozen(&self) -> FrozenSessions {
+        self.table.iter().map(|(id, session)| (*id, Rc::clone(session))).collect()
     }
 
     /// The sessions: id, ttl in milliseconds, and the entry that touched it last.
@@ -109,7 +133,7 @@ impl Sessions {
             digest: 0,
         };
         self.digest = self.digest.wrapping_add(session.rehash(id));
-        let before = self.table.insert(id, session);
+        let before = self.table.insert(id, Rc::new(session));
         assert!(before.is_none(), "session {id} was opened twice");
         assert!(self.table.len() <= limits.sessions_max, "{} sessions are open", self.table.len());
         Ok(Answer::SessionOpened { session: id, ttl_ms })
@@ -172,10 +196,11 @@ impl Sessions {
         {
             return;
         }
-        let Some(session) = self.table.get_mut(&id.session) else {
+        let Some(session) = self.table.get_mut(&id.session).map(Rc::make_mut) else {
             panic!("session {} admitted a request and is gone", id.session);
         };
-        let stored = StoredAnswer::new(id, request_hash, outcome.clone());
+        let answer = SessionAnswer { sequence: id.sequence, request_hash, outcome: outcome.clone() };
+        let stored = StoredAnswer::new(id.session, answer);
         session.answer_bytes += stored.bytes;
         self.answer_bytes += stored.bytes;
         self.digest = self.digest.wrapping_add(stored.digest);
@@ -190,6 +215,21 @@ impl Sessions {
             (session.answers.len() as u64, self.config.limits.session_unacknowledged_max);
         let is_planted = planted!(self.config, WindowIgnored) || planted!(self.config, ForgottenReapplied);
         assert!(count <= count_max || is_planted, "session {} stores {count} answers", id.session);
+    }
+
+    /// Puts back a session that was written.
+    fn restore(&mut self, image: SessionImage) {
+        let SessionImage { id, ttl_ms, last_active, acknowledged, answers } = image;
+        let answers: BTreeMap<Sequence, StoredAnswer> =
+            answers.into_iter().map(|answer| (answer.sequence, StoredAnswer::new(id, answer))).collect();
+        let answer_bytes = answers.values().map(|stored| stored.bytes).sum();
+        let mut session = Session { ttl_ms, last_active, acknowledged, answers, answer_bytes, digest: 0 };
+        self.digest = self.digest.wrapping_add(session.rehash(id));
+        for stored in session.answers.values() {
+            self.digest = self.digest.wrapping_add(stored.digest);
+        }
+        self.answer_bytes += answer_bytes;
+        self.table.insert(id, Rc::new(session));
     }
 
     /// The stored outcome of the request and its hash, with its revision as it was.
@@ -215,7 +255,7 @@ impl Sessions {
 
     /// Notes that the entry at `index` named the session, and lets go of the answers that its client has.
     fn touch(&mut self, index: Index, id: SessionId, acknowledged: Sequence) -> Result<(), Refusal> {
-        let session = self.table.get_mut(&id).ok_or(Refusal::SessionExpired)?;
+        let session = Rc::make_mut(self.table.get_mut(&id).ok_or(Refusal::SessionExpired)?);
         assert!(index > session.last_active, "entry {index} touches {id} after {}", session.last_active);
         session.last_active = index;
         let shrinks = planted!(self.config, AcknowledgedShrinks);
@@ -250,6 +290,22 @@ impl Sessions {
 }
 
 impl Session {
+    /// The session as it is written.
+    pub(super) fn image(&self, id: SessionId) -> SessionImage {
+        let answers = self.answers.iter().map(|(sequence, stored)| SessionAnswer {
+            sequence: *sequence,
+            request_hash: stored.request_hash,
+            outcome: stored.outcome.clone(),
+        });
+        SessionImage {
+            id,
+            ttl_ms: self.ttl_ms,
+            last_active: self.last_active,
+            acknowledged: self.acknowledged,
+            answers: answers.collect(),
+        }
+    }
+
     /// Hashes the session's own part anew. How the digest changes.
     fn rehash(&mut self, id: SessionId) -> u64 {
         let digest = digest::of_session(id, self.ttl_ms, self.last_active, self.acknowledged);
@@ -259,10 +315,11 @@ impl Session {
 }
 
 impl StoredAnswer {
-    fn new(id: RequestId, request_hash: u64, outcome: Outcome) -> Self {
+    fn new(session: SessionId, answer: SessionAnswer) -> Self {
+        let SessionAnswer { sequence, request_hash, outcome } = answer;
         let mut hasher = Hasher::new(Kind::StoredAnswer);
-        hasher.u64(id.session.0);
-        hasher.u64(id.sequence.0);
+        hasher.u64(session.0);
+        hasher.u64(sequence.0);
         hasher.u64(request_hash);
         put_outcome(&outcome, &mut hasher);
         let bytes = outcome_len(&outcome) + STORED_OVERHEAD_BYTES;

@@ -1,11 +1,10 @@
-//! The live keys of a shard in memory: sorted, counted, and summed up in a digest.
+//! The live keys of a shard through all layers: counted, and summed up in a digest.
 //!
-//! A value is one contiguous, shared buffer, so a Get is a reference count and no copy. An Append takes the
-//! buffer back where nobody else holds it and adds to its spare room: the cost is that of the piece,
-//! amortized. Where an answer still holds the buffer (a Get being sent, a stored answer of a session), the
-//! Append copies the value once into a buffer of its own; a key that is read between any two Appends
-//! therefore pays one copy for each. A grown buffer may be up to twice as large as its value, until the next
-//! Put of the key.
+//! ```text
+//!  memtable      what changed since the last freeze                   written here
+//!  frozen        what changed before it, while it becomes a table     never changed, and gone afterwards
+//!  table         everything older, on disk                            resolved by the driver: a `Base`
+//! ```
 //!
 //! Every key and value is copied when it comes in. A decoded command's bytes are slices of a network message
 //! or a log batch, and `Bytes` does not tell how large that is: kept as they are, a value of ten bytes would
@@ -13,181 +12,263 @@
 //! came before it.
 //!
 //! Invariants:
-//! - `bytes` and `digest` are those of the entries, after every operation.
-//! - A key's version is 1 at creation and steps by one; its create revision is at most its mod revision.
+//! - `keys`, `bytes` and `digest` are those of the live keys over all layers, after every operation.
+//! - A key of the table that a layer above knows is known there until the next table is installed: a delete
+//!   leaves a tombstone wherever a layer below may have the key.
+//! - A `Base` is used in the very state that it was made for: see [`Base`].
 //!
 //! Deliberately absent: limits and refusals. Whoever writes has decided before.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::answer::KeyValue;
-use super::codec::wire::Sink;
-use super::digest::{self, Hasher, Kind};
+use super::layers::Walk;
+use super::memtable::{Entry, Held, Memtable, Slot};
 use super::planted::planted;
+use super::resolve::Base;
 use super::state::Config;
+use super::sums::{Summand, Sums};
+use super::table::TableIndex;
 use crate::ids::Revision;
 
-/// The live keys.
+/// The keys of a shard.
 pub(super) struct Store {
     config: Config,
-    entries: BTreeMap<Bytes, Entry>,
-    bytes: u64,
-    digest: u64,
+    memtable: Memtable,
+    frozen: Option<Rc<Memtable>>,
+    table: Option<Rc<TableIndex>>,
+    sums: Sums,
 }
 
-/// What a key holds.
-struct Entry {
-    value: Bytes,
-    create_revision: Revision,
-    mod_revision: Revision,
-    version: u64,
-    /// This entry's part of the store's digest.
-    digest: u64,
-    /// Of a value that grew by appending: its hash so far, so that the next piece is all that has to be
-    /// hashed.
-    growth: Option<Box<Hasher>>,
+/// What decides of a key above the table.
+pub(super) enum Above<'a> {
+    /// A memtable knows it: what it holds, if anything.
+    Decided(Option<Held<'a>>),
+    /// No memtable knows it, and there is a table that may have it.
+    Table(&'a TableIndex),
+    /// No layer has it.
+    Absent,
+}
+
+/// The keys as they can be read, the table's by what was resolved of it.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    store: &'a Store,
+    base: &'a Base,
+}
+
+/// The keys as they can be written.
+pub(super) struct KeysMut<'a> {
+    store: &'a mut Store,
+    base: &'a Base,
 }
 
 impl Store {
     /// No keys.
     pub(super) fn new(config: Config) -> Self {
-        Self { config, entries: BTreeMap::new(), bytes: 0, digest: 0 }
+        Self { config, memtable: Memtable::default(), frozen: None, table: None, sums: Sums::default() }
+    }
+
+    /// The keys of a table.
+    pub(super) fn of_table(config: Config, table: Rc<TableIndex>) -> Self {
+        Self { sums: table.meta().sums, table: Some(table), ..Self::new(config) }
+    }
+
+    pub(super) fn reading<'a>(&'a self, base: &'a Base) -> Keys<'a> {
+        Keys { store: self, base }
+    }
+
+    pub(super) fn writing<'a>(&'a mut self, base: &'a Base) -> KeysMut<'a> {
+        KeysMut { store: self, base }
+    }
+
+    /// What the live keys come to.
+    pub(super) fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    pub(super) fn table(&self) -> Option<&Rc<TableIndex>> {
+        self.table.as_ref()
+    }
+
+    /// About how much memory the memtable holds that is written to.
+    pub(super) fn memtable_bytes(&self) -> usize {
+        self.memtable.memory_bytes()
+    }
+
+    /// Begins a memtable above the one that was written to so far.
+    pub(super) fn freeze(&mut self) -> Rc<Memtable> {
+        assert!(self.frozen.is_none(), "a memtable is frozen while another is");
+        let frozen = Rc::new(std::mem::take(&mut self.memtable));
+        self.frozen = Some(Rc::clone(&frozen));
+        frozen
+    }
+
+    /// Puts a table in the place of the frozen memtable and the table that it was merged from. That memtable.
+    pub(super) fn install(&mut self, table: Rc<TableIndex>) -> Rc<Memtable> {
+        let Some(frozen) = self.frozen.take() else { panic!("a table is installed and nothing is frozen") };
+        self.table = Some(table);
+        frozen
+    }
+
+    /// The memtables, to be let go of.
+    pub(super) fn into_memtables(self) -> impl Iterator<Item = Rc<Memtable>> {
+        self.frozen.into_iter().chain([Rc::new(self.memtable)])
+    }
+
+    /// What decides of a key above the table.
+    pub(super) fn above(&self, key: &[u8]) -> Above<'_> {
+        let slot = self.memtable.get(key);
+        let slot = slot.or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key)));
+        match (slot, &self.table) {
+            (Some(slot), _) => Above::Decided(slot.held()),
+            (None, Some(table)) if table.may_contain(key) => Above::Table(table),
+            (None, Some(_) | None) => Above::Absent,
+        }
+    }
+
+    /// Whether a memtable knows a key, so that what the table has of it does not count.
+    pub(super) fn hides(&self, key: &[u8]) -> bool {
+        let frozen = self.frozen.as_ref();
+        self.memtable.get(key).is_some() || frozen.is_some_and(|frozen| frozen.get(key).is_some())
+    }
+
+    /// Whether a layer below the memtable may have a key, so that a delete has to be remembered.
+    fn may_lie_below(&self, key: &[u8]) -> bool {
+        let in_frozen = self.frozen.as_ref().and_then(|frozen| frozen.get(key));
+        match in_frozen {
+            Some(slot) => slot.held().is_some(),
+            None => self.table.as_ref().is_some_and(|table| table.may_contain(key)),
+        }
+    }
+}
+
+impl<'a> Keys<'a> {
+    /// What a key holds.
+    pub(super) fn find(self, key: &[u8]) -> Option<Held<'a>> {
+        match self.store.above(key) {
+            Above::Decided(held) => held,
+            Above::Table(_) => self.base.find(key),
+            Above::Absent => None,
+        }
     }
 
     /// A key and what it holds.
-    pub(super) fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.entries.get_key_value(key).map(|(key, entry)| entry.key_value(key))
+    pub(super) fn get(self, key: &[u8]) -> Option<KeyValue> {
+        self.find(key).map(|held| held.key_value(key))
     }
 
     /// The length of a value in bytes.
-    pub(super) fn length(&self, key: &[u8]) -> Option<usize> {
-        self.entries.get(key).map(|entry| entry.value.len())
+    pub(super) fn length(self, key: &[u8]) -> Option<usize> {
+        self.find(key).map(|held| held.value.len())
     }
 
     /// The version of a key; 0: there is no such key.
-    pub(super) fn version(&self, key: &[u8]) -> u64 {
-        self.entries.get(key).map_or(0, |entry| entry.version)
+    pub(super) fn version(self, key: &[u8]) -> u64 {
+        self.find(key).map_or(0, |held| held.version)
     }
 
     /// The revision that changed a key last; 0: there is no such key.
-    pub(super) fn mod_revision(&self, key: &[u8]) -> Revision {
-        self.entries.get(key).map_or(Revision(0), |entry| entry.mod_revision)
+    pub(super) fn mod_revision(self, key: &[u8]) -> Revision {
+        self.find(key).map_or(Revision(0), |held| held.mod_revision)
     }
 
-    /// The keys from `start`, inclusive, to `end`, exclusive; an empty `end` is that of the keyspace.
-    pub(super) fn range(&self, start: &[u8], end: &[u8]) -> impl Iterator<Item = KeyValue> + '_ {
-        let is_empty = !end.is_empty() && start >= end;
-        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
-        let bounds = (Bound::Included(start), end);
-        let entries = (!is_empty).then(|| self.entries.range::<[u8], _>(bounds));
-        entries.into_iter().flatten().map(|(key, entry)| entry.key_value(key))
+    /// The keys between two bounds, deleted ones too, either way. Of the table it has what was resolved.
+    pub(super) fn walk(self, start: Bound<&'a [u8]>, end: Bound<&'a [u8]>) -> Walk<'a> {
+        let mut walk = Walk::new();
+        for memtable in [Some(&self.store.memtable), self.store.frozen.as_deref()].into_iter().flatten() {
+            walk.over(memtable.range(start, end).map(|(key, slot)| (key, slot.held())));
+        }
+        if self.store.table.is_some() {
+            walk.over(self.base.run_entries(start, end));
+        }
+        walk
+    }
+}
+
+impl KeysMut<'_> {
+    pub(super) fn read(&self) -> Keys<'_> {
+        self.store.reading(self.base)
     }
 
     /// Sets a value. The version of the key afterwards.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], at: Revision) -> u64 {
-        let value_hash = digest::of_value(value);
-        let owned = Bytes::copy_from_slice(value);
-        let Some(entry) = self.entries.get_mut(key) else {
-            self.create(key, owned, value_hash, at);
-            return 1;
-        };
-        self.bytes = self.bytes - entry.value.len() as u64 + value.len() as u64;
-        entry.value = owned;
-        entry.growth = None;
-        self.digest = self.digest.wrapping_add(entry.changed(key, value_hash, at));
-        entry.version
+        let changed = self.store.memtable.change(key, |entry| {
+            let before = entry.held().summand();
+            entry.replace(key, value, at);
+            (before, entry.held().version, entry.held().summand())
+        });
+        if let Some((before, version, after)) = changed {
+            self.store.sums.replace(before, after);
+            return version;
+        }
+        let before = self.read().find(key);
+        let entry = Entry::put(key, value, before, at);
+        self.set(key, before.map(|before| before.summand()), entry)
     }
 
     /// Adds to the end of a value. Its length and the version of the key afterwards.
     pub(super) fn append(&mut self, key: &[u8], piece: &[u8], at: Revision) -> (u64, u64) {
-        let Some(entry) = self.entries.get_mut(key) else {
+        let changed = self.store.memtable.change(key, |entry| {
+            let before = entry.held().summand();
+            entry.append(key, piece, at);
+            (before, entry.held().version, entry.held().summand())
+        });
+        if let Some((before, version, after)) = changed {
+            self.store.sums.replace(before, after);
+            return (after.value_bytes, version);
+        }
+        let Some(before) = self.read().find(key) else {
             return (piece.len() as u64, self.put(key, piece, at));
         };
-        self.bytes += piece.len() as u64;
-        let value_hash = entry.grow(piece);
-        self.digest = self.digest.wrapping_add(entry.changed(key, value_hash, at));
-        (entry.value.len() as u64, entry.version)
+        let entry = Entry::appended(key, before, piece, at);
+        let length = entry.held().value.len() as u64;
+        (length, self.set(key, Some(before.summand()), entry))
     }
 
     /// Removes a key. What it held.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<KeyValue> {
-        let (key, entry) = self.entries.remove_entry(key)?;
-        let bytes = (key.len() + entry.value.len()) as u64;
-        assert!(self.bytes >= bytes, "{bytes} bytes are removed of {}", self.bytes);
-        self.bytes -= bytes;
-        assert!(!self.entries.is_empty() || self.bytes == 0, "no keys have {} bytes", self.bytes);
-        if !planted!(self.config, DigestKeepsDeleted) {
-            self.digest = self.digest.wrapping_sub(entry.digest);
+        let held = self.read().find(key)?;
+        let (before, removed) = (held.summand(), held.key_value(key));
+        let store = &mut *self.store;
+        if store.may_lie_below(key) && !planted!(store.config, TombstoneDroppedEarly) {
+            store.memtable.set(key, Slot::Tombstone);
+        } else {
+            store.memtable.forget(key);
         }
-        Some(entry.key_value(&key))
+        let keeps_digest = planted!(store.config, DigestKeepsDeleted);
+        store.sums.remove(key, if keeps_digest { Summand { digest: 0, ..before } } else { before });
+        Some(removed)
     }
 
-    /// The number of keys.
-    pub(super) fn keys(&self) -> u64 {
-        self.entries.len() as u64
-    }
-
-    /// The bytes of all keys and values.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The wrapping sum of the hashes of all entries.
-    pub(super) fn digest(&self) -> u64 {
-        self.digest
-    }
-
-    fn create(&mut self, key: &[u8], value: Bytes, value_hash: u64, at: Revision) {
-        let digest = digest::of_entry(key, value_hash, at, at, 1);
-        self.bytes += (key.len() + value.len()) as u64;
-        self.digest = self.digest.wrapping_add(digest);
-        let entry = Entry { value, create_revision: at, mod_revision: at, version: 1, digest, growth: None };
-        self.entries.insert(Bytes::copy_from_slice(key), entry);
+    /// Puts an entry into the memtable, which has none of the key. The version of the key afterwards.
+    fn set(&mut self, key: &[u8], before: Option<Summand>, entry: Entry) -> u64 {
+        let (version, after) = (entry.held().version, entry.held().summand());
+        self.store.memtable.set(key, Slot::Live(Box::new(entry)));
+        match before {
+            Some(before) => self.store.sums.replace(before, after),
+            None => self.store.sums.add(key, after),
+        }
+        version
     }
 }
 
-impl Entry {
-    fn key_value(&self, key: &Bytes) -> KeyValue {
+impl Held<'_> {
+    fn summand(&self) -> Summand {
+        Summand { value_bytes: self.value.len() as u64, digest: self.digest }
+    }
+
+    /// As an answer has it: the key copied, the value shared.
+    pub(super) fn key_value(&self, key: &[u8]) -> KeyValue {
         KeyValue {
-            key: key.clone(),
+            key: Bytes::copy_from_slice(key),
             value: self.value.clone(),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
         }
-    }
-
-    /// Steps the version after the value was changed at a revision. How the store's digest changes.
-    fn changed(&mut self, key: &[u8], value_hash: u64, at: Revision) -> u64 {
-        assert!(at >= self.mod_revision, "changed at {at} after {}", self.mod_revision);
-        assert!(self.create_revision <= self.mod_revision, "created at {} later", self.create_revision);
-        assert!(self.version > 0, "a live key has a version from 1");
-        self.mod_revision = at;
-        self.version += 1;
-        let before = self.digest;
-        self.digest = digest::of_entry(key, value_hash, self.create_revision, at, self.version);
-        self.digest.wrapping_sub(before)
-    }
-
-    /// Adds to the end of the value. The hash of the whole.
-    fn grow(&mut self, piece: &[u8]) -> u64 {
-        let value = std::mem::take(&mut self.value);
-        let growth = self.growth.get_or_insert_with(|| {
-            let mut hasher = Hasher::new(Kind::Value);
-            hasher.put(&value);
-            Box::new(hasher)
-        });
-        growth.put(piece);
-        let mut buffer = value.try_into_mut().unwrap_or_else(|shared| {
-            let mut copy = BytesMut::with_capacity(2 * shared.len() + piece.len());
-            copy.extend_from_slice(&shared);
-            copy
-        });
-        buffer.extend_from_slice(piece);
-        self.value = buffer.freeze();
-        growth.digest()
     }
 }

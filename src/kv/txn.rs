@@ -16,34 +16,36 @@ use super::answer::{Answer, KeyValue, LimitKind, OperationResult, Refusal};
 use super::check;
 use super::command::{Comparison, Condition, Operation, Previous, Target, Txn};
 use super::limits::{CARRIED_OVERHEAD_BYTES, Limits};
+use super::memtable::Held;
 use super::planted::planted;
 use super::query::{QueryAnswer, ReadTxn};
 use super::state::Config;
-use super::store::Store;
+use super::store::{Keys, KeysMut};
 use super::write::Effect;
 use crate::ids::Revision;
 
 /// Carries out a Txn that makes the revision `at` if it changes a key.
 pub(super) fn run(
-    store: &mut Store,
+    keys: &mut KeysMut<'_>,
     config: &Config,
     at: Revision,
     txn: &Txn,
 ) -> Result<(Answer, Effect), Refusal> {
-    let succeeded = hold(store, &txn.conditions);
+    let succeeded = hold(keys.read(), &txn.conditions);
     let branch = if succeeded { &txn.then } else { &txn.otherwise };
-    let mut plan = Plan { store, limits: &config.limits, lengths: BTreeMap::new(), answer_bytes: 0 };
+    let mut plan =
+        Plan { keys: keys.read(), limits: &config.limits, lengths: BTreeMap::new(), answer_bytes: 0 };
     let planned = branch.iter().try_for_each(|operation| plan.step(operation));
     let answer_bytes = plan.answer_bytes;
     if planted!(config, TxnNotAtomic) && planned.is_err() {
-        branch.iter().take(1).for_each(|operation| drop(carry_out(store, at, operation)));
+        branch.iter().take(1).for_each(|operation| drop(carry_out(keys, at, operation)));
     }
     planned?;
 
     let mut effect = Effect::Nothing;
     let mut results = Vec::with_capacity(branch.len());
     for operation in branch {
-        let (result, changed) = carry_out(store, at, operation);
+        let (result, changed) = carry_out(keys, at, operation);
         if changed == Effect::Changed {
             effect = Effect::Changed;
         }
@@ -55,13 +57,13 @@ pub(super) fn run(
 }
 
 /// Carries out a Txn that reads alone.
-pub(super) fn read(store: &Store, limits: &Limits, txn: &ReadTxn) -> Result<QueryAnswer, Refusal> {
-    let succeeded = hold(store, &txn.conditions);
+pub(super) fn read(keys: Keys<'_>, limits: &Limits, txn: &ReadTxn) -> Result<QueryAnswer, Refusal> {
+    let succeeded = hold(keys, &txn.conditions);
     let branch = if succeeded { &txn.then } else { &txn.otherwise };
     let mut answer_bytes = 0;
     let mut results = Vec::with_capacity(branch.len());
     for key in branch {
-        let found = store.get(key);
+        let found = keys.get(key);
         answer_bytes += found.as_ref().map_or(0, carried);
         check::at_most(LimitKind::AnswerBytes, answer_bytes, limits.answer_bytes_max)?;
         results.push(found);
@@ -75,23 +77,23 @@ pub(super) fn carried(kv: &KeyValue) -> usize {
 }
 
 /// One operation in place. It cannot fail: the plan has seen to it.
-fn carry_out(store: &mut Store, at: Revision, operation: &Operation) -> (OperationResult, Effect) {
+fn carry_out(keys: &mut KeysMut<'_>, at: Revision, operation: &Operation) -> (OperationResult, Effect) {
     match operation {
-        Operation::Get { key } => (OperationResult::Get(store.get(key)), Effect::Nothing),
+        Operation::Get { key } => (OperationResult::Get(keys.read().get(key)), Effect::Nothing),
         Operation::Put { key, value, return_previous } => {
             let previous = match return_previous {
                 Previous::Omit => None,
-                Previous::Return => store.get(key),
+                Previous::Return => keys.read().get(key),
             };
-            let version = store.put(key, value, at);
+            let version = keys.put(key, value, at);
             (OperationResult::Put { previous, version }, Effect::Changed)
         }
         Operation::Append { key, value } => {
-            let (length, version) = store.append(key, value, at);
+            let (length, version) = keys.append(key, value, at);
             (OperationResult::Append { length, version }, Effect::Changed)
         }
         Operation::Delete { key, return_previous } => {
-            let removed = store.remove(key);
+            let removed = keys.remove(key);
             let existed = removed.is_some();
             let previous = match return_previous {
                 Previous::Omit => None,
@@ -115,7 +117,7 @@ fn carried_by(result: &OperationResult) -> usize {
 
 /// What a branch will come to, in lengths.
 struct Plan<'a> {
-    store: &'a Store,
+    keys: Keys<'a>,
     limits: &'a Limits,
     /// Of the values that the branch has written so far; `None`: removed.
     lengths: BTreeMap<&'a [u8], Option<usize>>,
@@ -126,7 +128,7 @@ impl<'a> Plan<'a> {
     /// Goes one operation on, or says which limit it would break.
     fn step(&mut self, operation: &'a Operation) -> Result<(), Refusal> {
         let key = operation.key();
-        let before = self.lengths.get(&key[..]).copied().unwrap_or_else(|| self.store.length(key));
+        let before = self.lengths.get(&key[..]).copied().unwrap_or_else(|| self.keys.length(key));
         match operation {
             Operation::Get { .. } => self.carry(key, before),
             Operation::Put { value, return_previous, .. } => {
@@ -161,19 +163,19 @@ impl<'a> Plan<'a> {
 }
 
 /// Whether every condition holds.
-fn hold(store: &Store, conditions: &[Condition]) -> bool {
-    conditions.iter().all(|condition| holds(store, condition))
+fn hold(keys: Keys<'_>, conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| holds(keys, condition))
 }
 
-fn holds(store: &Store, condition: &Condition) -> bool {
-    let found = store.get(&condition.key);
-    let number = |of: fn(&KeyValue) -> u64| found.as_ref().map_or(0, of);
+fn holds(keys: Keys<'_>, condition: &Condition) -> bool {
+    let found = keys.find(&condition.key);
+    let number = |of: fn(&Held<'_>) -> u64| found.as_ref().map_or(0, of);
     let ordering = match &condition.target {
-        Target::Version(version) => number(|kv| kv.version).cmp(version),
-        Target::CreateRevision(revision) => number(|kv| kv.create_revision.0).cmp(&revision.0),
-        Target::ModRevision(revision) => number(|kv| kv.mod_revision.0).cmp(&revision.0),
+        Target::Version(version) => number(|held| held.version).cmp(version),
+        Target::CreateRevision(revision) => number(|held| held.create_revision.0).cmp(&revision.0),
+        Target::ModRevision(revision) => number(|held| held.mod_revision.0).cmp(&revision.0),
         Target::Value(value) => match &found {
-            Some(kv) => kv.value.cmp(value),
+            Some(held) => held.value.cmp(value),
             None => return false,
         },
     };

@@ -11,7 +11,7 @@ use super::check;
 use super::command::{Previous, Write};
 use super::planted::planted;
 use super::state::Config;
-use super::store::Store;
+use super::store::{Keys, KeysMut};
 use super::txn;
 use crate::ids::Revision;
 
@@ -26,7 +26,7 @@ pub(super) enum Effect {
 
 /// Carries out a write that makes the revision `at` if it changes a key.
 pub(super) fn write(
-    store: &mut Store,
+    keys: &mut KeysMut<'_>,
     config: &Config,
     at: Revision,
     write: &Write,
@@ -34,69 +34,69 @@ pub(super) fn write(
     match write {
         Write::Put { key, value, if_mod_revision, return_previous } => {
             let if_mod_revision = if planted!(config, ComparisonIgnored) { None } else { *if_mod_revision };
-            Ok(put(store, at, key, value, if_mod_revision, *return_previous))
+            Ok(put(keys, at, key, value, if_mod_revision, *return_previous))
         }
         Write::Append { key, value, if_mod_revision } => {
-            append(store, config, at, key, value, *if_mod_revision)
+            append(keys, config, at, key, value, *if_mod_revision)
         }
         Write::Delete { key, if_mod_revision, return_previous } => {
-            Ok(delete(store, key, *if_mod_revision, *return_previous))
+            Ok(delete(keys, key, *if_mod_revision, *return_previous))
         }
-        Write::Txn(txn) => txn::run(store, config, at, txn),
+        Write::Txn(txn) => txn::run(keys, config, at, txn),
     }
 }
 
 fn put(
-    store: &mut Store,
+    keys: &mut KeysMut<'_>,
     at: Revision,
     key: &Bytes,
     value: &Bytes,
     if_mod_revision: Option<Revision>,
     return_previous: Previous,
 ) -> (Answer, Effect) {
-    if !holds(store, key, if_mod_revision) {
-        let (previous, version) = (store.get(key), store.version(key));
+    if !holds(keys.read(), key, if_mod_revision) {
+        let (previous, version) = (keys.read().get(key), keys.read().version(key));
         return (Answer::Put { succeeded: false, previous, version }, Effect::Nothing);
     }
     let previous = match return_previous {
         Previous::Omit => None,
-        Previous::Return => store.get(key),
+        Previous::Return => keys.read().get(key),
     };
-    let version = store.put(key, value, at);
+    let version = keys.put(key, value, at);
     (Answer::Put { succeeded: true, previous, version }, Effect::Changed)
 }
 
 fn append(
-    store: &mut Store,
+    keys: &mut KeysMut<'_>,
     config: &Config,
     at: Revision,
     key: &Bytes,
     piece: &Bytes,
     if_mod_revision: Option<Revision>,
 ) -> Result<(Answer, Effect), Refusal> {
-    let before = store.length(key).unwrap_or(0);
-    if !holds(store, key, if_mod_revision) {
-        let (length, version) = (before as u64, store.version(key));
+    let before = keys.read().length(key).unwrap_or(0);
+    if !holds(keys.read(), key, if_mod_revision) {
+        let (length, version) = (before as u64, keys.read().version(key));
         return Ok((Answer::Append { succeeded: false, length, version }, Effect::Nothing));
     }
     let wanted = before.saturating_add(piece.len());
     check::at_most(LimitKind::AppendedBytes, wanted, config.limits.value_bytes_max)?;
-    let (length, version) = store.append(key, piece, at);
+    let (length, version) = keys.append(key, piece, at);
     Ok((Answer::Append { succeeded: true, length, version }, Effect::Changed))
 }
 
 fn delete(
-    store: &mut Store,
+    keys: &mut KeysMut<'_>,
     key: &Bytes,
     if_mod_revision: Option<Revision>,
     return_previous: Previous,
 ) -> (Answer, Effect) {
-    if !holds(store, key, if_mod_revision) {
-        let previous = store.get(key);
+    if !holds(keys.read(), key, if_mod_revision) {
+        let previous = keys.read().get(key);
         let answer = Answer::Delete { succeeded: false, existed: previous.is_some(), previous };
         return (answer, Effect::Nothing);
     }
-    let removed = store.remove(key);
+    let removed = keys.remove(key);
     let existed = removed.is_some();
     let previous = match return_previous {
         Previous::Omit => None,
@@ -107,6 +107,6 @@ fn delete(
 }
 
 /// Whether a comparison with a key's mod revision holds; a missing key has 0.
-fn holds(store: &Store, key: &Bytes, if_mod_revision: Option<Revision>) -> bool {
-    if_mod_revision.is_none_or(|revision| store.mod_revision(key) == revision)
+fn holds(keys: Keys<'_>, key: &Bytes, if_mod_revision: Option<Revision>) -> bool {
+    if_mod_revision.is_none_or(|revision| keys.mod_revision(key) == revision)
 }

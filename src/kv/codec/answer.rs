@@ -49,6 +49,15 @@ pub(in crate::kv) fn put_outcome<S: Sink>(outcome: &Result<Applied, Refusal>, si
     }
 }
 
+/// Reads what [`put_outcome`] wrote.
+pub(super) fn take_outcome(reader: &mut Reader) -> Result<Result<Applied, Refusal>, DecodeError> {
+    match reader.u8()? {
+        1 => Applied::take(reader).map(Ok),
+        2 => Refusal::take(reader).map(Err),
+        tag => Err(DecodeError::Unknown { what: "outcome", tag }),
+    }
+}
+
 /// The number of bytes that [`put_outcome`] writes.
 pub(in crate::kv) fn outcome_len(outcome: &Result<Applied, Refusal>) -> usize {
     let mut length = Length(0);

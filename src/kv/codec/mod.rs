@@ -29,6 +29,7 @@
 mod answer;
 mod command;
 mod query;
+mod session;
 pub(super) mod wire;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ use super::query::{Query, QueryAnswer};
 use wire::{Length, Reader, Sink};
 
 pub(super) use answer::{outcome_len, put_outcome};
+pub(super) use session::{SessionAnswer, SessionImage, put_session, put_sessions_header, take_sessions};
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u8 = 1;
@@ -67,6 +69,13 @@ pub enum DecodeError {
         /// The byte.
         tag: u8,
     },
+    /// Things that have to be in order are not.
+    Unordered {
+        /// Of what kind they are.
+        what: &'static str,
+        /// The number of the one that comes too late.
+        number: u64,
+    },
     /// More follows than belongs to it.
     Trailing {
         /// The bytes too many.
@@ -80,6 +89,7 @@ impl fmt::Display for DecodeError {
             Self::Truncated { wanted, left } => write!(f, "{wanted} bytes were to follow, {left} did"),
             Self::Format(format) => write!(f, "format {format} is not known, only {FORMAT}"),
             Self::Unknown { what, tag } => write!(f, "{tag} is no {what}"),
+            Self::Unordered { what, number } => write!(f, "{what} {number} is not above the one before it"),
             Self::Trailing { bytes } => write!(f, "{bytes} bytes too many follow"),
         }
     }

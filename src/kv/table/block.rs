@@ -148,20 +148,17 @@ impl Block {
     }
 
     /// Its entries in order, either way.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = EntryRef<'_>> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = EntryRef<'_>> {
         self.range(0..self.len())
     }
 
     /// Its entries from a key on, inclusive.
-    pub fn iter_from(&self, key: &[u8]) -> impl DoubleEndedIterator<Item = EntryRef<'_>> + ExactSizeIterator {
+    pub fn iter_from<'a>(&'a self, key: &[u8]) -> impl DoubleEndedIterator<Item = EntryRef<'a>> + use<'a> {
         self.range(self.lower_bound(key)..self.len())
     }
 
     /// Its entries below a key, which a scan that goes backward takes from the end.
-    pub fn iter_below(
-        &self,
-        key: &[u8],
-    ) -> impl DoubleEndedIterator<Item = EntryRef<'_>> + ExactSizeIterator {
+    pub fn iter_below<'a>(&'a self, key: &[u8]) -> impl DoubleEndedIterator<Item = EntryRef<'a>> + use<'a> {
         self.range(0..self.lower_bound(key))
     }
 
@@ -205,10 +202,7 @@ impl Block {
         if is_most { self.0.bytes.slice_ref(value) } else { Bytes::copy_from_slice(value) }
     }
 
-    fn range(
-        &self,
-        places: Range<usize>,
-    ) -> impl DoubleEndedIterator<Item = EntryRef<'_>> + ExactSizeIterator {
+    fn range(&self, places: Range<usize>) -> impl DoubleEndedIterator<Item = EntryRef<'_>> {
         places.map(|at| self.entry(at))
     }
 }

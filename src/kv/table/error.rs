@@ -83,7 +83,7 @@ pub enum TableErrorKind {
 
 impl Part {
     /// The error that this part, at `offset`, is not what it has to be.
-    pub(super) fn wrong(self, offset: u64, kind: TableErrorKind) -> TableError {
+    pub(in crate::kv) fn wrong(self, offset: u64, kind: TableErrorKind) -> TableError {
         TableError { part: self, offset, kind }
     }
 }

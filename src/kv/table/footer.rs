@@ -14,6 +14,7 @@ use super::layout::{
 };
 use crate::ids::{Index, Revision, ShardId, Term};
 use crate::kv::codec::wire::Sink;
+use crate::kv::sums::Sums;
 
 /// The most bytes of a membership.
 pub const MEMBERSHIP_BYTES_MAX: usize = 2048;
@@ -47,12 +48,8 @@ pub struct TableMeta {
     pub applied_term: Term,
     /// The shard's revision.
     pub revision: Revision,
-    /// The keys.
-    pub keys: u64,
-    /// The bytes of all keys and values.
-    pub bytes: u64,
-    /// The wrapping sum of the digests of all entries.
-    pub keys_digest: u64,
+    /// What its keys come to.
+    pub sums: Sums,
     /// The state's digest: of keys, sessions and revision.
     pub digest: u64,
     /// Who belonged to the shard's group at that index, in the driver's own codec. At most
@@ -163,9 +160,9 @@ impl Footer {
         page.u64(meta.applied.0);
         page.u64(meta.applied_term.0);
         page.u64(meta.revision.0);
-        page.u64(meta.keys);
-        page.u64(meta.bytes);
-        page.u64(meta.keys_digest);
+        page.u64(meta.sums.keys);
+        page.u64(meta.sums.bytes);
+        page.u64(meta.sums.digest);
         page.u64(meta.digest);
         page.u64(self.blocks);
         assert!(page.len() == SECTIONS_AT, "the sections are at {}", page.len());
@@ -221,7 +218,7 @@ impl Footer {
         let bounds = [
             ("the number of blocks", self.blocks, (self.sessions.offset - PAGE) / BLOCK_BYTES_MIN),
             ("the number of blocks", self.blocks, self.index.length / INDEX_ENTRY_HEADER_BYTES as u64),
-            ("the number of blocks", self.blocks, self.meta.keys),
+            ("the number of blocks", self.blocks, self.meta.sums.keys),
             ("the bytes of the filter's last line", self.filter.length % LINE_BYTES as u64, 0),
         ];
         for (what, value, bound) in bounds {
@@ -229,11 +226,9 @@ impl Footer {
                 return Err(Part::Footer.wrong(offset, TableErrorKind::Bound { what, value, bound }));
             }
         }
-        let has_keys = self.meta.keys > 0;
-        let has_parts = self.blocks > 0 && self.filter.length > 0;
-        let wanted = u64::from(has_keys);
-        same(Part::Footer, offset, "whether there are blocks", wanted, u64::from(self.blocks > 0))?;
-        same(Part::Footer, offset, "whether keys have their parts", wanted, u64::from(has_keys && has_parts))
+        let has_keys = u64::from(self.meta.sums.keys > 0);
+        same(Part::Footer, offset, "whether there are blocks", has_keys, u64::from(self.blocks > 0))?;
+        same(Part::Footer, offset, "whether there is a filter", 1, u64::from(self.filter.length > 0))
     }
 }
 
@@ -249,9 +244,7 @@ impl TableMeta {
             applied: Index(u64_at(page, 40)),
             applied_term: Term(u64_at(page, 48)),
             revision: Revision(u64_at(page, 56)),
-            keys: u64_at(page, 64),
-            bytes: u64_at(page, 72),
-            keys_digest: u64_at(page, 80),
+            sums: Sums { keys: u64_at(page, 64), bytes: u64_at(page, 72), digest: u64_at(page, 80) },
             digest: u64_at(page, 88),
             membership: Bytes::copy_from_slice(&page[MEMBERSHIP_AT + 4..MEMBERSHIP_AT + 4 + length]),
         })

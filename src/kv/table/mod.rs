@@ -31,7 +31,7 @@
 //!
 //! sessions, drawn at their codec
 //!
-//! filter: a whole number of lines of 64 bytes, none where there is no key; see `filter`
+//! filter: lines of 64 bytes, see `filter`
 //!
 //! index: for each block
 //!   0  offset: u64              8  length: u32, in bytes        12  key length: u32   16  key
@@ -92,4 +92,4 @@ pub use error::{Part, TableError, TableErrorKind};
 pub use footer::{Footer, Header, MEMBERSHIP_BYTES_MAX, Section, TableMeta};
 pub use index::{Place, TableIndex};
 pub use layout::{ENTRY_BYTES_MAX, PAGE_BYTES};
-pub use writer::{CHUNK_BYTES, Chunk, Sums, TableId, TableWriter};
+pub use writer::{CHUNK_BYTES, Chunk, TableId, TableWriter};

@@ -47,9 +47,7 @@ fn write(id: TableId, keys: &Keys, sessions: &[&[u8]]) -> Vec<u8> {
         applied: Index(71),
         applied_term: Term(5),
         revision: Revision(44),
-        keys: sums.keys,
-        bytes: sums.bytes,
-        keys_digest: sums.digest,
+        sums,
         digest: 99,
         membership: Bytes::from_static(b"\x01\x02\x03"),
     });
@@ -215,7 +213,7 @@ proptest! {
         prop_assert_eq!(&opened.sessions[..], b"12345");
         let meta = opened.index.meta();
         prop_assert_eq!((meta.applied, meta.applied_term, meta.revision), (Index(71), Term(5), Revision(44)));
-        prop_assert_eq!((meta.keys, &meta.membership[..]), (keys.len() as u64, &b"\x01\x02\x03"[..]));
+        prop_assert_eq!((meta.sums.keys, &meta.membership[..]), (keys.len() as u64, &b"\x01\x02\x03"[..]));
         for (key, value) in &keys {
             prop_assert_eq!(get(&opened, key), Some(entry(key, value)));
         }

@@ -22,6 +22,7 @@ use super::footer::{Footer, Header, Section, TableMeta};
 use super::layout::{BLOCK_HEADER_BYTES, BLOCK_TARGET_BYTES, Checksum, PAGE, PAGE_BYTES, padded};
 use crate::ids::ShardId;
 use crate::kv::codec::wire::Sink;
+use crate::kv::sums::{Summand, Sums};
 
 /// The bytes of a chunk: what is written at once. One block may overshoot it.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -62,17 +63,6 @@ pub struct TableWriter {
     blocks: u64,
     sums: Sums,
     phase: Phase,
-}
-
-/// What the entries of a table come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// How many there are.
-    pub keys: u64,
-    /// The bytes of their keys and values.
-    pub bytes: u64,
-    /// The wrapping sum of their digests.
-    pub digest: u64,
 }
 
 /// How far a table has come.
@@ -147,9 +137,7 @@ impl TableWriter {
         self.filter.insert(entry.key);
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
-        self.sums.keys += 1;
-        self.sums.bytes += (entry.key.len() + entry.value.len()) as u64;
-        self.sums.digest = self.sums.digest.wrapping_add(entry.digest);
+        self.sums.add(entry.key, Summand { value_bytes: entry.value.len() as u64, digest: entry.digest });
     }
 
     /// What the entries so far come to.
@@ -171,8 +159,7 @@ impl TableWriter {
     ///
     /// The numbers have to be those of the entries: whoever drives the writer has compared [`Self::sums`].
     pub fn finish(&mut self, meta: TableMeta) {
-        let said = Sums { keys: meta.keys, bytes: meta.bytes, digest: meta.keys_digest };
-        assert!(said == self.sums, "a table of {:?} is said to have {said:?}", self.sums);
+        assert!(meta.sums == self.sums, "a table of {:?} is said to have {:?}", self.sums, meta.sums);
         self.end_entries();
         let Phase::Sessions(growing) = std::mem::replace(&mut self.phase, Phase::Entries) else {
             panic!("a table is finished twice");
