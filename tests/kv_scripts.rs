@@ -169,6 +169,9 @@ impl Replica {
     }
 
     fn freeze(&mut self, arguments: &Arguments) -> Fallible<String> {
+        if let Some(frozen) = self.state.frozen() {
+            return Ok(format!("frozen already, at [{}]", frozen.meta().applied));
+        }
         let term = arguments.one("term").unwrap_or("1").parse()?;
         let frozen = self.state.freeze(Term(term), Bytes::from_static(b"1 2 3"));
         let meta = frozen.meta();
@@ -179,7 +182,10 @@ impl Replica {
     /// Makes a table of what is frozen, its number as its salt.
     fn merge(&mut self) -> Fallible<String> {
         self.tables += 1;
-        let file = File::merge(&mut self.state, self.table.as_ref(), self.tables)?;
+        let file = match File::merge(&mut self.state, self.table.as_ref(), self.tables) {
+            Ok(file) => file,
+            Err(error) => return Ok(format!("no table: {error}")),
+        };
         let length = file.length();
         self.table = Some(file);
         let blocks = self.state.table().map_or(0, |table| table.blocks());

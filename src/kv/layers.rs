@@ -38,6 +38,9 @@ impl<'a> Iterator for Walk<'a> {
     type Item = Decided<'a>;
 
     fn next(&mut self) -> Option<Decided<'a>> {
+        if let [layer] = &mut self.layers[..] {
+            return layer.front.take().or_else(|| layer.rest.next()).or_else(|| layer.back.take());
+        }
         let key = self.layers.iter_mut().filter_map(Layer::front).min()?;
         let at_key = self.layers.iter_mut().filter(|layer| layer.front.is_some_and(|(head, _)| head == key));
         // Every layer that knows the key lets it go; the topmost is the first.
@@ -102,7 +105,8 @@ mod tests {
             let mut walk = Walk::new();
             let mut expected = std::collections::BTreeMap::new();
             for (at, layer) in (0_u64..).zip(&layers) {
-                let keys: Vec<(Vec<u8>, bool)> = layer.iter().map(|(key, live)| (vec![*key], *live)).collect();
+                let keys = layer.iter().map(|(key, live)| (vec![*key], *live));
+                let keys: Vec<(Vec<u8>, bool)> = keys.collect();
                 for (key, live) in &keys {
                     expected.entry(key.clone()).or_insert(live.then_some(at));
                 }

@@ -1,5 +1,5 @@
-//! The layers against a state that has but one: freezes, merges, installs and restarts at any moment change no
-//! answer, no count and no digest.
+//! The layers against a state that has but one: freezes, merges, installs and restarts at any moment change
+//! no answer, no count and no digest.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -143,7 +143,7 @@ impl Shard {
                 MergeStep::Output => {
                     while let Some(chunk) = merge.take_output() {
                         assert_eq!(chunk.offset, file.len() as u64);
-                        file.extend_from_slice(&chunk.bytes);
+                        file.extend_from_slice(chunk.bytes);
                     }
                 }
                 MergeStep::Done => {
@@ -348,9 +348,11 @@ proptest! {
         prop_assert_eq!(shard.disagreement(), None);
     }
 
-    /// The sessions of a table come back as they were, whatever the bytes of others do.
+    /// Whatever bytes are taken for sessions.
     #[test]
-    fn no_sessions_make_a_decoder_panic(bytes in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..200)) {
+    fn no_sessions_make_a_decoder_panic(
+        bytes in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..200),
+    ) {
         let config = Config::new(ShardId(7), Limits::DEFAULT);
         let _ = sessions::Sessions::decode(config, &bytes.into());
     }
@@ -428,9 +430,10 @@ fn what_memory_or_the_filter_decides_needs_no_block() {
     assert_eq!(shard.loads, 1, "one block has the key");
 }
 
-/// A run that was begun before entries were applied, and is gone on with after, makes the page of after.
+/// A run that was begun before entries were applied, a state frozen and another table installed, makes the
+/// page of after.
 #[test]
-fn a_scan_sees_what_was_applied_while_it_was_loading() {
+fn a_scan_sees_what_happened_while_it_was_loading() {
     let mut shard = shard_of(3000);
     let query = whole_scan();
     let mut run = ScanRun::default();
@@ -442,17 +445,21 @@ fn a_scan_sees_what_was_applied_while_it_was_loading() {
             Resolved::Missing(handles) => {
                 let file = shard.table.clone().expect("it has one");
                 source.0 = handles.into_iter().map(|handle| file.block(handle)).collect();
-                assert!(shard.apply(delete(numbered(asked))));
-                assert!(shard.apply(put(numbered(asked + 1), "changed")));
-                assert!(shard.apply(delete(numbered(2999 - asked))));
-                asked += 2;
-                if asked == 4 {
-                    shard.freeze();
-                }
             }
         }
+        assert!(shard.apply(delete(numbered(asked))));
+        assert!(shard.apply(put(numbered(asked + 1), "changed")));
+        assert!(shard.apply(delete(numbered(2999 - asked))));
+        asked += 2;
+        match asked {
+            2 => shard.freeze(),
+            6 => shard.merge(10_000),
+            _ => {}
+        }
     };
-    assert!(asked > 6, "it was asked {asked} times");
+    assert!(asked > 10, "the new table begins the run anew, and it was asked {asked} times");
+    assert_eq!(shard.tables, 2);
+    assert!(shard.state.frozen().is_none(), "it was installed");
     let Ok((_, QueryAnswer::Scan { kvs, more: None })) = shard.state.query(&query, &base) else {
         panic!("all of them fit into a page");
     };
@@ -508,7 +515,7 @@ fn a_table_that_contradicts_itself_is_refused() {
         writer.finish(meta(digest, Sums::default()));
         let mut file = Vec::new();
         while let Some(chunk) = writer.take_output() {
-            file.extend_from_slice(&chunk.bytes);
+            file.extend_from_slice(chunk.bytes);
         }
         File(file.into())
     };

@@ -8,6 +8,8 @@
 //!
 //! It deliberately does not know of what bounds a connection or a queue: those are the edge's own.
 
+use super::table::ENTRY_BYTES_MAX;
+
 /// The bytes that a key and value in an answer count beyond their own: room for whatever frames them on the
 /// wire.
 pub const CARRIED_OVERHEAD_BYTES: usize = 64;
@@ -65,11 +67,12 @@ impl Limits {
     };
 
     /// Whether one limit leaves room for what another allows: the largest key and value must fit into one
-    /// command and into one answer, and the default ttl lie within its bounds.
+    /// command, into one answer and into a table, and the default ttl lie within its bounds.
     #[must_use]
     pub const fn is_consistent(&self) -> bool {
         let largest = self.key_bytes_max + self.value_bytes_max + CARRIED_OVERHEAD_BYTES;
-        self.key_bytes_max > 0
+        largest <= ENTRY_BYTES_MAX
+            && self.key_bytes_max > 0
             && self.value_bytes_max > 0
             && self.txn_operations_max > 0
             && self.scan_keys_max > 0

@@ -137,8 +137,8 @@ impl Merge {
         handles.take(count)
     }
 
-    /// The next pages of the new table, if enough are finished.
-    pub fn take_output(&mut self) -> Option<Chunk> {
+    /// The next pages of the new table, if enough are finished. They are to be copied before the next call.
+    pub fn take_output(&mut self) -> Option<Chunk<'_>> {
         self.writer.take_output()
     }
 

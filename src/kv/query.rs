@@ -3,6 +3,8 @@
 //! Invariants:
 //! - A query cannot change anything: its Txn has reads alone.
 //! - An answer is bounded: a page of a Scan by its limits, a Txn by refusal.
+//! - Where a page says that there is more, that is beyond where the page began. It may have no key: many were
+//!   deleted there, and what a page passes is bounded too.
 //!
 //! Deliberately absent: how fresh the state has to be. Whoever asks the state has waited for that.
 
@@ -27,7 +29,8 @@ pub enum Query {
         end: Bytes,
         /// The most keys of the page; 0: as many as the other limits allow.
         limit: u32,
-        /// The most bytes of the page, each key counting some more than its own; the first key comes always.
+        /// The most bytes of the page, each key counting some more than its own; the first key that is found
+        /// comes always.
         bytes_max: u32,
         /// What of each key is wanted.
         keys: ScanKeys,
@@ -85,7 +88,8 @@ pub enum QueryAnswer {
     Scan {
         /// In order of keys.
         kvs: Vec<KeyValue>,
-        /// Where the next page starts: the first key that had no room. `None`: there is no more.
+        /// Where the next page starts: what was not looked at, or had no room. `None`: there is no more. A
+        /// page that has it may be empty.
         more: Option<Bytes>,
     },
     /// Of [`Query::Txn`].

@@ -17,10 +17,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::answer::{Applied, KeyValue, Refusal};
+use super::answer::{Applied, Refusal};
 use super::command::{Command, RequestId, Write};
 use super::digest;
 use super::limits::{CARRIED_OVERHEAD_BYTES, Limits};
+use super::memtable::Held;
 use super::planted::planted;
 use super::query::{Query, QueryAnswer, ScanKeys};
 use super::resolve::Base;
@@ -157,9 +158,9 @@ impl State {
         Ok((self.revision, answer))
     }
 
-    /// Freezes the state as it is, for a table to be made of it by a [`Merge`](super::Merge), and begins a new
-    /// memtable above it. Only where nothing is frozen. The driver says of which term the last applied entry
-    /// is, and who belongs to the group at it.
+    /// Freezes the state as it is, for a table to be made of it by a [`Merge`](super::Merge), and begins a
+    /// new memtable above it. Only where nothing is frozen. The driver says of which term the last applied
+    /// entry is, and who belongs to the group at it.
     pub fn freeze(&mut self, applied_term: Term, membership: Bytes) -> Frozen {
         assert!(self.frozen.is_none(), "the state is frozen at {} and was before", self.applied);
         let has_sessions = !planted!(self.config, SessionsMissingFromTable);
@@ -337,11 +338,13 @@ fn scan(
     // Beyond the run, the table was not looked at.
     let until = base.run_until().map(|until| &until[..]);
     let bound = until.or(asked).map_or(Bound::Unbounded, Bound::Excluded);
-    let mut kvs: Vec<KeyValue> = Vec::new();
+    let mut page: Vec<(&[u8], Held<'_>)> = Vec::new();
+    let mut more = base.run_until().map(|until| &until[..]);
     let mut bytes = 0;
     for (passed, (key, held)) in stored.walk(Bound::Included(start), bound).enumerate() {
         if passed >= SCAN_PASSED_MAX {
-            return QueryAnswer::Scan { kvs, more: Some(Bytes::copy_from_slice(key)) };
+            more = Some(key);
+            break;
         }
         let Some(held) = held else { continue };
         let value_bytes = match keys {
@@ -349,15 +352,17 @@ fn scan(
             ScanKeys::Whole => held.value.len(),
         };
         bytes += CARRIED_OVERHEAD_BYTES + key.len() + value_bytes;
-        let is_full = kvs.len() >= keys_max || bytes > bytes_max;
-        if is_full && !kvs.is_empty() {
-            return QueryAnswer::Scan { kvs, more: Some(Bytes::copy_from_slice(key)) };
+        let is_full = page.len() >= keys_max || bytes > bytes_max;
+        if is_full && !page.is_empty() {
+            more = Some(key);
+            break;
         }
-        let mut kv = held.key_value(key);
-        if keys == ScanKeys::KeysOnly {
-            kv.value = Bytes::new();
-        }
-        kvs.push(kv);
+        page.push((key, held));
     }
-    QueryAnswer::Scan { kvs, more: base.run_until().cloned() }
+    // References are counted in a pass of their own: among the walk they would have it wait for memory.
+    let answered = page.into_iter().map(|(key, held)| match keys {
+        ScanKeys::KeysOnly => held.key_alone(key),
+        ScanKeys::Whole => held.key_value(key),
+    });
+    QueryAnswer::Scan { kvs: answered.collect(), more: more.map(Bytes::copy_from_slice) }
 }

@@ -263,9 +263,14 @@ impl Held<'_> {
 
     /// As an answer has it: the key copied, the value shared.
     pub(super) fn key_value(&self, key: &[u8]) -> KeyValue {
+        KeyValue { value: self.value.clone(), ..self.key_alone(key) }
+    }
+
+    /// The same without the value.
+    pub(super) fn key_alone(&self, key: &[u8]) -> KeyValue {
         KeyValue {
             key: Bytes::copy_from_slice(key),
-            value: self.value.clone(),
+            value: Bytes::new(),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,

@@ -41,7 +41,7 @@ impl File {
                 MergeStep::Output => {
                     while let Some(chunk) = merge.take_output() {
                         assert_eq!(chunk.offset, file.len() as u64);
-                        file.extend_from_slice(&chunk.bytes);
+                        file.extend_from_slice(chunk.bytes);
                     }
                 }
                 MergeStep::Done => break,

@@ -50,8 +50,8 @@
 //!   0  offset: u64              8  length: u64, without zeros at its end       16  checksum: u64, with them
 //! ```
 //!
-//! The digest of an entry is [`super::digest`]'s, so that a key can be replaced without its value being read
-//! and hashed. The membership is opaque here.
+//! The digest of an entry is the state's own (`kv::digest`), so that a key can be replaced without its value
+//! being read and hashed. The membership is opaque here.
 //!
 //! # Checksums
 //!

@@ -31,7 +31,7 @@ fn write(id: TableId, keys: &Keys, sessions: &[&[u8]]) -> Vec<u8> {
         while let Some(chunk) = writer.take_output() {
             assert_eq!(chunk.offset, file.len() as u64, "chunks follow each other");
             assert!(chunk.bytes.len().is_multiple_of(PAGE_BYTES) && !chunk.bytes.is_empty());
-            file.extend_from_slice(&chunk.bytes);
+            file.extend_from_slice(chunk.bytes);
         }
     };
     for (key, value) in keys {
@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read(keys in keys(), others in prop::collection::vec(prop::collection::vec(0..4_u8, 0..6), 0..20)) {
+    fn what_is_written_is_read(keys in keys(), others in keys()) {
         let opened = open(&write(ID, &keys, &[b"12", b"345"]).into()).expect("it was just written");
         prop_assert_eq!(&opened.sessions[..], b"12345");
         let meta = opened.index.meta();
@@ -217,14 +217,16 @@ proptest! {
         for (key, value) in &keys {
             prop_assert_eq!(get(&opened, key), Some(entry(key, value)));
         }
-        for key in &others {
+        for key in others.keys() {
             prop_assert_eq!(get(&opened, key), keys.get(key).map(|value| entry(key, value)));
         }
         let all = opened.blocks.iter().flat_map(Block::iter);
         prop_assert!(all.eq(keys.iter().map(|(key, value)| entry(key, value))));
-        for (block, key) in opened.blocks.iter().flat_map(|block| others.iter().map(move |key| (block, key))) {
+        let pairs = opened.blocks.iter().flat_map(|block| others.keys().map(move |key| (block, key)));
+        for (block, key) in pairs {
             prop_assert!(block.iter_from(key).eq(block.iter().filter(|entry| entry.key >= &key[..])));
-            prop_assert!(block.iter_below(key).rev().eq(block.iter().rev().filter(|entry| entry.key < &key[..])));
+            let below = block.iter().filter(|entry| entry.key < &key[..]);
+            prop_assert!(block.iter_below(key).rev().eq(below.rev()));
         }
         prop_assert!(opened.blocks.iter().flat_map(Block::iter).all(|entry| entry.has_its_digest()));
     }
@@ -264,7 +266,10 @@ proptest! {
     /// An index of any bytes, named by a footer that takes them for one.
     #[test]
     fn no_index_makes_a_decoder_panic(
-        numbers in prop::collection::vec((0..4_u64, prop_oneof![Just(4096_u32), 0..9000_u32], 0..9_u32), 0..6),
+        numbers in prop::collection::vec(
+            (0..4_u64, prop_oneof![Just(4096_u32), 0..9000_u32], 0..9_u32),
+            0..6,
+        ),
         tail in prop::collection::vec(any::<u8>(), 0..40),
         blocks in 0..7_u64,
     ) {
@@ -281,7 +286,8 @@ proptest! {
         footer.index.length = index.len() as u64;
         index.resize(index.len().next_multiple_of(4096), 0);
         footer.index.checksum = layout::checksum(ID.salt, Part::Index, footer.index.offset, &index);
-        footer.filter = Section { offset: 0, length: 0, checksum: layout::checksum(ID.salt, Part::Filter, 0, b"") };
+        let checksum = layout::checksum(ID.salt, Part::Filter, 0, b"");
+        footer.filter = Section { offset: 0, length: 0, checksum };
         let _ = TableIndex::open(footer, &index.into(), &Bytes::new());
     }
 }

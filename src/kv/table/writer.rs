@@ -37,20 +37,22 @@ pub struct TableId {
     pub salt: u64,
 }
 
-/// Pages that are finished.
+/// Pages that are finished. They lie in the writer, which goes on using the same memory: whoever writes them
+/// copies them to where his device wants them.
 #[derive(Debug)]
-pub struct Chunk {
+pub struct Chunk<'a> {
     /// Where they belong in the file.
     pub offset: u64,
     /// A whole number of pages.
-    pub bytes: Vec<u8>,
+    pub bytes: &'a [u8],
 }
 
 /// Makes a table.
 pub struct TableWriter {
     id: TableId,
-    /// Finished, not yet taken.
+    /// Finished. The first `taken` bytes were taken.
     out: Vec<u8>,
+    taken: usize,
     /// Where `out` begins in the file.
     out_offset: u64,
     block: Vec<u8>,
@@ -70,7 +72,7 @@ enum Phase {
     /// Its entries are coming in.
     Entries,
     /// Its sessions are.
-    Sessions(Growing),
+    Sessions(Box<Growing>),
     /// All has come in; the parts that are made of it are being taken.
     Tail(Box<Tail>),
     /// The last page was made.
@@ -99,6 +101,7 @@ impl TableWriter {
         Self {
             id,
             out: Header { shard: id.shard, salt: id.salt }.encode(),
+            taken: 0,
             out_offset: 0,
             block: Vec::new(),
             block_entries: 0,
@@ -170,30 +173,31 @@ impl TableWriter {
     }
 
     /// The next pages. `None`: there are none at the moment, and after [`Self::finish`] none any more.
-    pub fn take_output(&mut self) -> Option<Chunk> {
+    pub fn take_output(&mut self) -> Option<Chunk<'_>> {
+        self.out.drain(..self.taken);
+        self.out_offset += self.taken as u64;
+        self.taken = 0;
         while self.out.len() < CHUNK_BYTES && self.extend_tail() {}
         let is_whole = matches!(self.phase, Phase::Complete(_));
         if self.out.is_empty() || (self.out.len() < CHUNK_BYTES && !is_whole) {
             return None;
         }
-        let pages = self.out.len() / PAGE_BYTES * PAGE_BYTES;
-        let rest = self.out.split_off(pages);
-        let chunk = Chunk { offset: self.out_offset, bytes: std::mem::replace(&mut self.out, rest) };
-        self.out_offset += chunk.bytes.len() as u64;
-        Some(chunk)
+        self.taken = self.out.len() / PAGE_BYTES * PAGE_BYTES;
+        Some(Chunk { offset: self.out_offset, bytes: &self.out[..self.taken] })
     }
 
     /// Whether there is enough to be taken that it should be, before more comes in.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.out.len() >= CHUNK_BYTES
+        self.out.len() - self.taken >= CHUNK_BYTES
     }
 
     /// The last page, when all output was taken.
     #[must_use]
     pub fn footer(&self) -> Option<&Footer> {
+        let is_taken = self.taken == self.out.len();
         match &self.phase {
-            Phase::Complete(footer) if self.out.is_empty() => Some(footer),
+            Phase::Complete(footer) if is_taken => Some(footer),
             Phase::Complete(_) | Phase::Entries | Phase::Sessions(_) | Phase::Tail(_) => None,
         }
     }
@@ -224,7 +228,7 @@ impl TableWriter {
         if self.block_entries > 0 {
             self.seal_block();
         }
-        self.phase = Phase::Sessions(Growing::new(self.id.salt, Part::Sessions, self.end()));
+        self.phase = Phase::Sessions(Box::new(Growing::new(self.id.salt, Part::Sessions, self.end())));
     }
 
     /// Makes a piece of what follows the sessions. Whether there was one to make.
