@@ -9,8 +9,8 @@ use crate::config::Cluster;
 use crate::env::executor::ExecutorError;
 use crate::ids::NodeId;
 use crate::log::{LogFailure, OpenError, ReadError};
-use crate::shard::RunEnd;
 use crate::shard::admission::{DeskEnd, Refused, Rejection};
+use crate::shard::{RunEnd, TableReadError};
 
 /// Why the process ends.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ pub enum Exit {
         /// Why.
         source: ReadError,
     },
+    /// A shard's table cannot be read, or is not what it has to be. Codes 17 (damage), 1 (the disk failed to
+    /// read).
+    Table(RunEnd),
     /// A committed entry is no command of this version. Code 16.
     Command(RunEnd),
     /// What a part of the node said when it ended, with its code.
@@ -91,6 +94,7 @@ impl From<RunEnd> for Exit {
             RunEnd::LogWrite(failure) => Self::LogWrite(failure),
             RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
             RunEnd::Command { .. } => Self::Command(end),
+            RunEnd::Table { .. } | RunEnd::Merge { .. } => Self::Table(end),
         }
     }
 }
@@ -113,6 +117,8 @@ impl Exit {
             Self::LogRead { source: ReadError::Failed(_), .. } => 1,
             Self::LogRead { .. } => 17,
             Self::Command(_) => 16,
+            Self::Table(RunEnd::Table { source: TableReadError::Io { .. }, .. }) => 1,
+            Self::Table(_) => 17,
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),
         }
@@ -164,6 +170,7 @@ impl fmt::Display for Exit {
             Self::Command(end) => {
                 write!(f, "{end}. Nothing was cut or removed: start the version that the other nodes run")
             }
+            Self::Table(end) => write!(f, "{end}. Nothing was cut or removed; the other nodes serve"),
             Self::LogWrite(failure) => write!(
                 f,
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::env::Env;
 use crate::host::exit::Exit;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
@@ -17,7 +17,9 @@ use crate::kv;
 use crate::log::{self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig};
 use crate::raft;
 use crate::route::place::{Layout, Place};
-use crate::shard::{Config, Limits, ReplicaReport, ReplicaStart, Runner, Times};
+use crate::shard::{
+    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Snapshots, Times, open_table,
+};
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
 const LANE_QUEUE_BYTES_MAX: usize = 256 << 20;
@@ -134,7 +136,7 @@ pub async fn open_core<E: Env>(
         found.segments += recovery.segments;
         found.bytes += recovery.bytes;
         found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
-        let of_lane = starts_of(&layout, lane, &recovery);
+        let of_lane = starts_of(env, (&layout, lane), (&opened, recovery)).await?;
         found.committed.extend(of_lane.iter().map(|start| (start.shard, start.recovered.hard_state.commit)));
         starts.extend(of_lane);
         lanes.insert(lane, opened);
@@ -157,20 +159,28 @@ pub async fn caught_up<E: Env>(env: &E, runner: &Runner<E>, committed: &BTreeMap
     }
 }
 
-/// What each shard of a lane is started from: what its log holds, or nothing.
-fn starts_of(layout: &Layout, lane: LaneId, recovery: &log::Recovery) -> Vec<ReplicaStart> {
+/// What each shard of a lane is started from: what its log and its table hold, or nothing.
+async fn starts_of<E: Env>(
+    env: &E,
+    (layout, lane): (&Layout, LaneId),
+    (opened, mut recovery): (&Lane<E>, log::Recovery),
+) -> Result<Vec<ReplicaStart<E>>, Exit> {
     let shards = (0..layout.shards).map(ShardId).filter(|shard| layout.lane_of(*shard) == lane);
-    shards
-        .map(|shard| {
-            let recovered =
-                recovery.shards.get(&shard).map_or_else(raft::Recovered::default, |held| raft::Recovered {
-                    hard_state: held.hard_state,
-                    terms: held.terms.clone(),
-                    last_index: held.last_index,
-                });
-            ReplicaStart { shard, recovered }
-        })
-        .collect()
+    let mut starts = Vec::new();
+    for shard in shards {
+        let held = recovery.shards.remove(&shard).unwrap_or_default();
+        let recovered =
+            raft::Recovered { hard_state: held.hard_state, terms: held.terms, last_index: held.last_index };
+        let table = match recovery.tables.get(&shard) {
+            None => None,
+            Some(named) => {
+                let table = open_table(env, opened.dir(), shard, named).await;
+                Some(table.map_err(|source| Exit::Table(RunEnd::Table { shard, source }))?)
+            }
+        };
+        starts.push(ReplicaStart { shard, recovered, table });
+    }
+    Ok(starts)
 }
 
 fn runner_config(
@@ -197,12 +207,25 @@ fn runner_config(
         },
         read_mode: if cluster.lease_reads { raft::ReadMode::Lease } else { raft::ReadMode::ReadIndex },
         kv: kv::Limits::DEFAULT,
+        snapshots: snapshots(&settings.node),
         #[cfg(debug_assertions)]
         planted: planted.shard,
         #[cfg(debug_assertions)]
         planted_raft: planted.raft,
         #[cfg(debug_assertions)]
         planted_kv: planted.kv,
+    }
+}
+
+fn snapshots(node: &config::Node) -> Snapshots {
+    let bytes = |bytes| usize::try_from(bytes).expect("validated to fit memory");
+    let defaults = Snapshots::default();
+    Snapshots {
+        changes_bytes_max: bytes(node.snapshot_bytes_max),
+        changes_bytes_min: defaults.changes_bytes_min.min(bytes(node.snapshot_bytes_max)),
+        every: Duration::from_secs(node.snapshot_interval_s),
+        cache_bytes_max: bytes(node.block_cache_bytes),
+        ..defaults
     }
 }
 

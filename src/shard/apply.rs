@@ -8,34 +8,54 @@
 //! Invariant: a waiter is answered from the entry that was applied at its index, and only where that is the
 //! very entry (index and term) that was proposed for it.
 
-use bytes::Bytes;
-
 use crate::env::Env;
 use crate::ids::{Index, Term};
-use crate::kv::{self, Base, Command};
+use crate::kv::table::{Block, BlockHandle};
+use crate::kv::{self, Command, Resolved};
 use crate::log;
 use crate::raft::Entry;
 use crate::route::call::{Body, FailureKind};
+use crate::shard::cache::{AtHand, Pinned};
 use crate::shard::end::RunEnd;
-use crate::shard::event::ReadPurpose;
-use crate::shard::replica::{LogRead, Replica, Turn};
+use crate::shard::event::{BlocksFor, ReadPurpose};
+use crate::shard::replica::{BlockLoad, LogRead, Replica, Stuck, Turn};
+use crate::shard::table::TableReadError;
+
+/// How many entries behind one that waits for blocks are looked at for theirs.
+const LOOK_AHEAD_ENTRIES_MAX: u64 = 256;
+
+/// How many blocks are asked for at once, unless one entry needs more.
+const LOOK_AHEAD_BLOCKS_MAX: usize = 64;
+
+/// How far the application of an entry came.
+enum Applying {
+    /// It is applied.
+    Done,
+    /// It waits for blocks of the table.
+    Loading,
+}
 
 impl<E: Env> Replica<E> {
     /// Applies what is committed and at hand, up to the limit of one turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..turn.config.limits.apply_entries_max {
             let next = self.state.applied().next();
-            if next > self.committed {
+            if next > self.committed || self.is_loading() {
                 break;
             }
-            let Some(entry) = self.take_entry(next) else {
+            let stuck = self.stuck.as_ref().map(|stuck| stuck.entry.clone());
+            let Some(entry) = stuck.or_else(|| self.take_entry(next)) else {
                 self.fetch_for_apply(next, turn);
                 break;
             };
-            if let Err(source) = self.apply_entry(&entry, turn) {
-                let (shard, index) = (self.shard, entry.index);
-                turn.out.end = Some(RunEnd::Command { shard, index, source });
-                break;
+            match self.apply_entry(&entry, turn) {
+                Ok(Applying::Done) => {}
+                Ok(Applying::Loading) => break,
+                Err(source) => {
+                    let (shard, index) = (self.shard, entry.index);
+                    turn.out.end = Some(RunEnd::Command { shard, index, source });
+                    break;
+                }
             }
             #[cfg(debug_assertions)]
             if entry.index == self.recovered_last {
@@ -50,7 +70,48 @@ impl<E: Env> Replica<E> {
 
     /// Whether there is more to apply at once, in a later turn.
     pub(crate) fn has_more_to_apply(&self) -> bool {
-        self.state.applied() < self.committed && !self.is_fetching
+        self.state.applied() < self.committed && !self.is_fetching && !self.is_loading()
+    }
+
+    /// Whether the entry that is applied next waits for blocks of the table.
+    fn is_loading(&self) -> bool {
+        self.stuck.as_ref().is_some_and(|stuck| stuck.is_loading)
+    }
+
+    /// Blocks of the table are here.
+    pub(crate) fn blocks_read(
+        &mut self,
+        waiter: BlocksFor,
+        result: Result<Vec<Block>, TableReadError>,
+        turn: &mut Turn<'_>,
+    ) {
+        let shard = self.shard;
+        let blocks = match result {
+            Ok(blocks) => blocks,
+            Err(source) => {
+                turn.out.end = Some(RunEnd::Table { shard, source });
+                return;
+            }
+        };
+        let current = self.table.as_ref().map(|table| table.salt());
+        for block in blocks.iter().filter(|block| Some(block.handle().table) == current) {
+            self.cache.borrow_mut().insert(block.clone());
+        }
+        match waiter {
+            BlocksFor::Apply => {
+                let stuck = self.stuck.as_mut().filter(|stuck| stuck.is_loading);
+                let stuck = stuck.expect("blocks are loaded for the entry that waits for them");
+                stuck.pinned.add(&blocks);
+                stuck.is_loading = false;
+                self.apply(turn);
+            }
+            BlocksFor::Read(number) => {
+                if let Some(mut reading) = self.loading.remove(&number) {
+                    reading.pinned.add(&blocks);
+                    self.read_state(reading, turn);
+                }
+            }
+        }
     }
 
     /// Entries that were read from the log are here.
@@ -106,15 +167,24 @@ impl<E: Env> Replica<E> {
 
     /// Applies the next entry. One that is no command of this version cannot be left out either: the replicas
     /// would differ.
-    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) -> Result<(), kv::DecodeError> {
+    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) -> Result<Applying, kv::DecodeError> {
         assert_eq!(entry.index, self.state.applied().next(), "shard {}: entries apply in order", self.shard);
         if entry.data.is_empty() {
             self.state.apply_noop(entry.index);
             self.answer_other(entry.index, entry.term, turn);
-            return Ok(());
+            return Ok(Applying::Done);
         }
         let command = Command::decode(entry.data.clone())?;
-        let base = self.resolve(self.state.needs(&command));
+        let pinned = self.stuck.take().map(|stuck| stuck.pinned).unwrap_or_default();
+        let at_hand = &mut AtHand { cache: &self.cache, pinned: &pinned };
+        let base = match self.state.resolve(&command, at_hand) {
+            Resolved::Done(base) => base,
+            Resolved::Missing(handles) => {
+                self.load_for_apply(entry, pinned, handles, turn);
+                return Ok(Applying::Loading);
+            }
+        };
+        self.changes.add(entry.cost_bytes());
         let outcome = self.state.apply(entry.index, &command, &base);
         match self.waiters.remove(&entry.index) {
             Some(waiter) if waiter.term == entry.term => {
@@ -127,7 +197,36 @@ impl<E: Env> Replica<E> {
             Some(waiter) => self.fail(waiter.caller, FailureKind::NotProposed, turn),
             None => {}
         }
-        Ok(())
+        Ok(Applying::Done)
+    }
+
+    /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand: one
+    /// wait for many.
+    fn load_for_apply(
+        &mut self,
+        entry: &Entry,
+        pinned: Pinned,
+        mut handles: Vec<BlockHandle>,
+        turn: &mut Turn<'_>,
+    ) {
+        let behind = entry.index.0 + 1..=self.committed.0.min(entry.index.0 + LOOK_AHEAD_ENTRIES_MAX);
+        for index in behind {
+            let Some(entry) = self.raft.cached(Index(index)).filter(|entry| !entry.data.is_empty()) else {
+                break;
+            };
+            if handles.len() >= LOOK_AHEAD_BLOCKS_MAX {
+                break;
+            }
+            let Ok(command) = Command::decode(entry.data.clone()) else { break };
+            let at_hand = &mut AtHand { cache: &self.cache, pinned: &pinned };
+            if let Resolved::Missing(more) = self.state.resolve(&command, at_hand) {
+                handles.extend(more);
+            }
+        }
+        handles.sort_unstable();
+        handles.dedup();
+        self.stuck = Some(Stuck { entry: entry.clone(), pinned, is_loading: true });
+        turn.out.loads.push(BlockLoad { shard: self.shard, waiter: BlocksFor::Apply, handles });
     }
 
     /// Another entry than the one proposed stands at its index: that one will never be applied.
@@ -136,11 +235,5 @@ impl<E: Env> Replica<E> {
             assert!(waiter.term != term, "the no-op of term {term} at {index} was proposed by a caller");
             self.fail(waiter.caller, FailureKind::NotProposed, turn);
         }
-    }
-
-    /// The entries of the shard's table that are needed. All state is in the memtable: there is no table to
-    /// ask.
-    pub(crate) fn resolve(&self, needed: Vec<Bytes>) -> Base {
-        Base::of_absent(needed)
     }
 }

@@ -34,6 +34,7 @@ impl Bench {
             limits: Limits { calls_max: 4, ..Limits::default() },
             read_mode: ReadMode::ReadIndex,
             kv: kv::Limits::DEFAULT,
+            snapshots: crate::shard::config::Snapshots::default(),
             planted,
             planted_raft: None,
             planted_kv: None,

@@ -24,6 +24,8 @@ pub struct Config {
     pub read_mode: raft::ReadMode,
     /// The limits of the state machine.
     pub kv: kv::Limits,
+    /// When shards are made into tables, and how.
+    pub snapshots: Snapshots,
     /// A classic mistake, made on purpose to prove that the tests find it.
     #[cfg(debug_assertions)]
     pub planted: Option<PlantedBug>,
@@ -70,6 +72,42 @@ impl Times {
     #[must_use]
     pub fn election(&self) -> Duration {
         self.tick * self.election_ticks
+    }
+}
+
+/// When the state of a shard is made into its next table, and how.
+///
+/// Of changes since the table before, by whichever comes first: `changes_bytes_max`; half of the table's own
+/// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that. So a
+/// table of T bytes is written again for every min(`changes_bytes_max`, T / 2) of changes under a steady load: a
+/// change costs its place in the log and 1 + T / that in tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshots {
+    /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into a
+    /// table. Twice as many and more are refused until the table is there.
+    pub changes_bytes_max: usize,
+    /// Fewer bytes of changes than these wait for their time.
+    pub changes_bytes_min: usize,
+    /// After this time fewer changes are enough.
+    pub every: Duration,
+    /// Bytes of entries that are merged before others have their turn: some tens of microseconds.
+    pub step_bytes: usize,
+    /// How long a merge rests between two steps.
+    pub rest: Duration,
+    /// The bytes of tables' blocks that a core keeps in memory.
+    pub cache_bytes_max: usize,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self {
+            changes_bytes_max: 32 << 20,
+            changes_bytes_min: 4 << 20,
+            every: Duration::from_secs(30),
+            step_bytes: 64 << 10,
+            rest: Duration::from_micros(100),
+            cache_bytes_max: 64 << 20,
+        }
     }
 }
 

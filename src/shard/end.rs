@@ -3,11 +3,12 @@
 use std::fmt;
 
 use crate::ids::{Index, ShardId};
-use crate::kv::DecodeError;
+use crate::kv::{DecodeError, MergeError};
 use crate::log::{LogFailure, ReadError};
+use crate::shard::table::TableReadError;
 
 /// Why a runner ended other than by being asked to. The process says it and ends.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum RunEnd {
     /// A log write failed: what the disk holds is no longer known.
     LogWrite(LogFailure),
@@ -17,6 +18,21 @@ pub enum RunEnd {
         shard: ShardId,
         /// Why.
         source: ReadError,
+    },
+    /// A shard's table cannot be read.
+    Table {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        source: TableReadError,
+    },
+    /// A shard's entries do not come to the state that they were counted as: its table is not what its
+    /// checksums say.
+    Merge {
+        /// The shard.
+        shard: ShardId,
+        /// What does not agree.
+        source: MergeError,
     },
     /// A committed entry is no command that this version knows: a newer version proposed it, or a peer's
     /// memory failed it. It can be neither applied nor left out.
@@ -35,6 +51,8 @@ impl fmt::Display for RunEnd {
         match self {
             Self::LogWrite(failure) => failure.fmt(f),
             Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
+            Self::Table { shard, source } => write!(f, "the table of shard {shard}: {source}"),
+            Self::Merge { shard, source } => write!(f, "the table of shard {shard}: {source}"),
             Self::Command { shard, index, source } => {
                 write!(f, "entry {index} of shard {shard} is no command of this version: {source}")
             }

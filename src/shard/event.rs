@@ -1,11 +1,13 @@
 //! What a runner's turn takes in, and what it leaves for the other cores of its node.
 
 use crate::ids::{CoreId, NodeId, ShardId};
+use crate::kv::table::Block;
 use crate::log;
 use crate::raft::Entry;
 use crate::route::parcel::Parcel;
 use crate::shard::directory::News;
 use crate::shard::status::CoreStatus;
+use crate::shard::table::TableReadError;
 
 /// Everything that happens to a runner, but the passing of time and the log's completions.
 #[derive(Debug)]
@@ -14,6 +16,15 @@ pub(crate) enum Event {
     Parcel(Parcel),
     /// The link to a node went down: what was sent over it and not answered is lost.
     LinkDown(NodeId),
+    /// Blocks read from a shard's table.
+    BlocksRead {
+        /// The shard.
+        shard: ShardId,
+        /// Who waits for them.
+        waiter: BlocksFor,
+        /// The blocks, or why they could not be read. Fewer than asked for where the table was replaced.
+        result: Result<Vec<Block>, TableReadError>,
+    },
     /// Entries read from the log.
     LogRead {
         /// The shard that they are of.
@@ -23,6 +34,15 @@ pub(crate) enum Event {
         /// The entries, or why they could not be read.
         result: Result<Vec<Entry>, log::ReadError>,
     },
+}
+
+/// What blocks are read from a table for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlocksFor {
+    /// The entry that is to be applied next.
+    Apply,
+    /// A read, by its number.
+    Read(u64),
 }
 
 /// What entries are read from the log for.

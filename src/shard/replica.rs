@@ -11,23 +11,29 @@
 //! - Entries are applied in order, each once, and only up to raft's commit index.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
 
 use bytes::BytesMut;
 
 use crate::env::{Env, Instant};
 use crate::ids::{Index, NodeId, ShardId, Term};
 use crate::kv;
+use crate::kv::table::{BlockHandle, TableError};
 use crate::log::{self, Lane};
 use crate::raft::{self, Message, Raft};
 use crate::route::call::{Answered, Body, Failure};
 use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
+use crate::shard::cache::{Pinned, SharedCache};
 use crate::shard::config::Config;
 use crate::shard::directory::{Known, News};
 use crate::shard::end::RunEnd;
-use crate::shard::event::ReadPurpose;
+use crate::shard::event::{BlocksFor, ReadPurpose};
 use crate::shard::expiry::SessionClock;
+use crate::shard::snapshot::Changes;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
+use crate::shard::table::{OpenTable, TableFile};
 
 /// What a replica leaves for its runner to carry on.
 #[derive(Default)]
@@ -36,6 +42,8 @@ pub(crate) struct Output {
     pub(crate) parcels: Vec<(NodeId, Parcel)>,
     /// Entries that are to be read from the log.
     pub(crate) reads: Vec<LogRead>,
+    /// Blocks that are to be read from tables.
+    pub(crate) loads: Vec<BlockLoad>,
     /// What is known of leaders now.
     pub(crate) news: Vec<News>,
     /// Why the process has to end.
@@ -49,6 +57,13 @@ pub(crate) struct LogRead {
     pub(crate) first: Index,
     pub(crate) last: Index,
     pub(crate) bytes_max: usize,
+}
+
+/// Blocks that are to be read from a shard's table.
+pub(crate) struct BlockLoad {
+    pub(crate) shard: ShardId,
+    pub(crate) waiter: BlocksFor,
+    pub(crate) handles: Vec<BlockHandle>,
 }
 
 /// What a turn gives to the replicas that it drives.
@@ -72,6 +87,15 @@ pub(crate) struct Replica<E: Env> {
     /// Entries read from the log, to be applied next; the first is the one after the applied index.
     pub(crate) fetched: VecDeque<raft::Entry>,
     pub(crate) is_fetching: bool,
+    /// The entry that is applied next, and waits for blocks of the table.
+    pub(crate) stuck: Option<Stuck>,
+    /// Reads that wait for blocks of the table.
+    pub(crate) loading: BTreeMap<u64, Reading>,
+    pub(crate) last_loading: u64,
+    /// The file of the table that lies below the state.
+    pub(crate) table: Option<Rc<TableFile<E>>>,
+    pub(crate) cache: SharedCache,
+    pub(crate) changes: Changes,
     pub(crate) waiters: BTreeMap<Index, Waiter>,
     pub(crate) reads: BTreeMap<u64, ReadWaiter>,
     /// Reads whose index is known and not yet applied.
@@ -112,6 +136,20 @@ pub(crate) struct Caller {
     pub(crate) deadline: Instant,
 }
 
+/// An entry that waits for blocks.
+pub(crate) struct Stuck {
+    pub(crate) entry: raft::Entry,
+    pub(crate) pinned: Pinned,
+    pub(crate) is_loading: bool,
+}
+
+/// A read whose index is applied, and what was gathered for it so far.
+pub(crate) struct Reading {
+    pub(crate) waiter: ReadWaiter,
+    pub(crate) run: kv::ScanRun,
+    pub(crate) pinned: Pinned,
+}
+
 /// A read that waits for its index, or for its index to be applied.
 pub(crate) struct ReadWaiter {
     pub(crate) caller: Caller,
@@ -125,34 +163,87 @@ pub(crate) struct TransferWaiter {
     pub(crate) until: Instant,
 }
 
+/// What a replica is started from.
+pub struct ReplicaStart<E: Env> {
+    /// Its shard.
+    pub shard: ShardId,
+    /// What its log holds.
+    pub recovered: raft::Recovered,
+    /// Its table, where it has one.
+    pub table: Option<OpenTable<E>>,
+}
+
+/// What log and table of a shard hold makes no sense together: damage that no checksum shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable {
+    /// The shard.
+    pub shard: ShardId,
+    /// What makes no sense.
+    pub source: StartError,
+}
+
+/// Why a replica cannot start.
+#[derive(Clone, Copy, Debug)]
+pub enum StartError {
+    /// What the log holds contradicts itself.
+    Log(raft::RecoverError),
+    /// The table contradicts itself.
+    Table(TableError),
+    /// The log does not hold, as the table says, the entry that the table stands for.
+    Apart {
+        /// The last entry that the table stands for.
+        index: Index,
+        /// The term of that entry, by the table.
+        term: Term,
+        /// Its term by the log; `None`: the log does not reach it.
+        found: Option<Term>,
+    },
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shard = self.shard;
+        match &self.source {
+            StartError::Log(source) => write!(f, "the log of shard {shard}: {source}"),
+            StartError::Table(source) => write!(f, "the table of shard {shard}: {source}"),
+            StartError::Apart { index, term, found } => write!(
+                f,
+                "shard {shard}: its table ends with entry {index} of term {term}, which in its log is of term \
+                 {found:?}"
+            ),
+        }
+    }
+}
+
 impl<E: Env> Replica<E> {
-    /// A replica as its log holds it, with nothing applied yet.
+    /// A replica as its table and log hold it, with nothing of the log applied yet.
     pub(crate) fn new(
-        (config, shard): (&Config, ShardId),
-        recovered: raft::Recovered,
-        lane: Lane<E>,
+        (config, start): (&Config, ReplicaStart<E>),
+        (lane, cache): (Lane<E>, SharedCache),
         (now, random): (Instant, u64),
-    ) -> Result<Self, raft::RecoverError> {
-        let committed_at_start = recovered.hard_state.commit;
-        #[cfg(debug_assertions)]
-        let recovered_last = recovered.last_index;
-        let raft = Raft::new(raft_config(config), recovered, low_word(random))?;
-        let state = kv::State::new(kv::Config {
-            shard,
-            limits: config.kv,
-            #[cfg(debug_assertions)]
-            planted: config.planted_kv,
-        });
+    ) -> Result<Self, Unreadable> {
+        let ReplicaStart { shard, recovered, table } = start;
+        let (raft, state, table) = started((config, shard), recovered, table, random)
+            .map_err(|source| Unreadable { shard, source })?;
+        let committed_at_start = raft.commit();
         Ok(Self {
             shard,
-            raft,
-            state,
             lane,
             persists: VecDeque::new(),
             unwritten: VecDeque::new(),
-            committed: Index(0),
+            committed: state.applied(),
+            #[cfg(debug_assertions)]
+            recovered_last: raft.last_index(),
+            raft,
+            state,
+            table,
+            cache,
             fetched: VecDeque::new(),
             is_fetching: false,
+            stuck: None,
+            loading: BTreeMap::new(),
+            last_loading: 0,
+            changes: Changes::new(now),
             waiters: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_ready: BTreeMap::new(),
@@ -163,8 +254,6 @@ impl<E: Env> Replica<E> {
             sessions: SessionClock::default(),
             spread: Spread::new(now),
             committed_at_start,
-            #[cfg(debug_assertions)]
-            recovered_last,
             known: Known::default(),
             led_term: None,
         })
@@ -339,6 +428,43 @@ impl<E: Env> Replica<E> {
         }
         for refused in self.streams.take_refused() {
             self.refuse_unproposed(&refused, turn);
+        }
+    }
+}
+
+/// A replica's parts: consensus, state, and the file of its table.
+type Parts<E> = (Raft, kv::State, Option<Rc<TableFile<E>>>);
+
+/// What log and table come to together.
+fn started<E: Env>(
+    (config, shard): (&Config, ShardId),
+    mut recovered: raft::Recovered,
+    table: Option<OpenTable<E>>,
+    random: u64,
+) -> Result<Parts<E>, StartError> {
+    let at = table.as_ref().map(|table| (table.index.meta().applied, table.index.meta().applied_term));
+    if let Some((index, term)) = at.filter(|(index, _)| *index > recovered.last_index) {
+        return Err(StartError::Apart { index, term, found: None });
+    }
+    let (index, term) = at.unwrap_or_default();
+    recovered.hard_state.commit = recovered.hard_state.commit.max(index);
+    let mut raft = Raft::new(raft_config(config), recovered, low_word(random)).map_err(StartError::Log)?;
+    let found = raft.term_at(index);
+    if index > Index(0) && found != Some(term) {
+        return Err(StartError::Apart { index, term, found });
+    }
+    raft.applied(index);
+    let config = kv::Config {
+        shard,
+        limits: config.kv,
+        #[cfg(debug_assertions)]
+        planted: config.planted_kv,
+    };
+    match table {
+        None => Ok((raft, kv::State::new(config), None)),
+        Some(OpenTable { file, index, sessions }) => {
+            let state = kv::State::from_table(config, index, &sessions).map_err(StartError::Table)?;
+            Ok((raft, state, Some(Rc::new(file))))
         }
     }
 }

@@ -11,20 +11,24 @@ use std::rc::Rc;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId, NodeId, ShardId};
+use crate::kv::Retired;
 use crate::log::Lane;
 use crate::raft;
 use crate::route::call::{Failure, FailureKind, Request};
 use crate::route::outbox::Outbox;
 use crate::route::parcel::{Call, Parcel, Reply};
 use crate::route::window::Windows;
+use crate::shard::cache::BlockCache;
 use crate::shard::calls::{Calls, Moment, Outcome, Sending};
 use crate::shard::config::{Config, PlantedBug};
 use crate::shard::directory::{Directory, Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
 use crate::shard::pipeline::Pipeline;
-use crate::shard::replica::{LogRead, Output, Replica, Turn};
+use crate::shard::replica::{BlockLoad, LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
+use crate::shard::snapshot::{self, Job};
 use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
+use crate::shard::table::OpenTable;
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
@@ -63,6 +67,10 @@ struct Inner<E: Env> {
     dirty: Vec<ShardId>,
     ticked_at: Instant,
     swept_at: Instant,
+    /// When it was looked at whether a table is due.
+    looked_at: Instant,
+    /// Why the process has to end, as found between two turns.
+    end: Option<RunEnd>,
     /// Whether this node may vote and acknowledge: until then raft hears and says nothing.
     is_entitled: bool,
     is_draining: bool,
@@ -72,36 +80,13 @@ struct Inner<E: Env> {
     last_question: u64,
 }
 
-/// What a replica is started from.
-pub struct ReplicaStart {
-    /// Its shard.
-    pub shard: ShardId,
-    /// What its log holds.
-    pub recovered: raft::Recovered,
-}
-
-/// What a shard's log holds makes no sense: it was damaged in a way that no checksum shows.
-#[derive(Clone, Copy, Debug)]
-pub struct Unreadable {
-    /// The shard.
-    pub shard: ShardId,
-    /// What makes no sense.
-    pub source: raft::RecoverError,
-}
-
-impl std::fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the log of shard {}: {}", self.shard, self.source)
-    }
-}
-
 impl<E: Env> Runner<E> {
     /// A runner of these lanes, each with the signal of its progress set to the runner's, and these replicas.
     pub fn new(
         env: E,
         config: Config,
         lanes: BTreeMap<LaneId, Lane<E>>,
-        starts: Vec<ReplicaStart>,
+        starts: Vec<ReplicaStart<E>>,
     ) -> Result<Self, Unreadable> {
         let now = env.now();
         let wake = Signal::default();
@@ -114,13 +99,15 @@ impl<E: Env> Runner<E> {
         for lane in lanes.values() {
             lane.set_signal(wake.clone());
         }
+        let cache = BlockCache::new(config.snapshots.cache_bytes_max);
         let mut replicas = BTreeMap::new();
         for start in starts {
             let shard = start.shard;
             let lane = lanes.get(&config.layout.lane_of(shard)).expect("a core's shards lie on its lanes");
             assert!(!replicas.contains_key(&shard), "shard {shard} is started twice");
-            let replica = Replica::new((&config, shard), start.recovered, lane.clone(), (now, env.random()));
-            replicas.insert(shard, replica.map_err(|source| Unreadable { shard, source })?);
+            let shared = (lane.clone(), Rc::clone(&cache));
+            let replica = Replica::new((&config, start), shared, (now, env.random()))?;
+            replicas.insert(shard, replica);
         }
         let inner = Inner {
             calls: Calls::new(config.clone()),
@@ -132,6 +119,8 @@ impl<E: Env> Runner<E> {
             dirty: replicas.keys().copied().collect(),
             ticked_at: now,
             swept_at: now,
+            looked_at: now,
+            end: None,
             is_entitled: config.is_planted(PlantedBug::WipedNodeVotes),
             is_draining: false,
             is_shutting_down: false,
@@ -394,11 +383,19 @@ impl<E: Env> Runner<E> {
     fn turn(&self) -> Option<RunEnd> {
         let (now, random) = (self.env.now(), self.env.random());
         let mut inner = self.inner.borrow_mut();
-        let (reads, end) = inner.turn(now, random);
+        let mut out = inner.turn(now, random);
         let has_more = inner.has_more();
+        let job = inner.due_snapshot(now, random);
+        let end = inner.end.take().or(out.end.take());
         drop(inner);
-        for read in reads {
+        for read in out.reads {
             self.read_log(read);
+        }
+        for load in out.loads {
+            self.read_blocks(load);
+        }
+        if let Some(job) = job {
+            self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
         }
         if has_more {
             self.wake.raise();
@@ -423,6 +420,57 @@ impl<E: Env> Runner<E> {
         });
     }
 
+    /// Reads blocks in a task of their own; they come back as an event.
+    fn read_blocks(&self, load: BlockLoad) {
+        let BlockLoad { shard, waiter, handles } = load;
+        let file = self.inner.borrow().replicas.get(&shard).and_then(|replica| replica.table.clone());
+        let runner = self.clone();
+        self.env.spawn(async move {
+            let mut result = Ok(Vec::with_capacity(handles.len()));
+            for handle in handles {
+                // A table that took the place of the one that was asked has other blocks: it is asked again.
+                let Some(file) = file.as_ref().filter(|file| file.salt() == handle.table) else { break };
+                match (file.block(handle).await, &mut result) {
+                    (Ok(block), Ok(blocks)) => blocks.push(block),
+                    (read, _) => {
+                        result = read.map(|_| Vec::new());
+                        break;
+                    }
+                }
+            }
+            runner.inner.borrow_mut().inbox.push_back(Event::BlocksRead { shard, waiter, result });
+            runner.wake.raise();
+        });
+    }
+
+    /// Asks for tables of all shards of this core, whatever has changed since the last ones.
+    pub fn ask_snapshots(&self) {
+        self.inner.borrow_mut().replicas.values_mut().for_each(Replica::ask_snapshot);
+    }
+
+    pub(crate) fn install_snapshot(&self, shard: ShardId, table: OpenTable<E>) -> Retired {
+        let mut inner = self.inner.borrow_mut();
+        let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
+        let retired = replica.install_snapshot(table);
+        inner.dirty.push(shard);
+        drop(inner);
+        self.wake.raise();
+        retired
+    }
+
+    pub(crate) fn snapshot_failed(&self, shard: ShardId) {
+        let now = self.env.now();
+        if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
+            replica.snapshot_failed(now);
+        }
+    }
+
+    /// The process has to end.
+    pub(crate) fn end(&self, end: RunEnd) {
+        self.inner.borrow_mut().end.get_or_insert(end);
+        self.wake.raise();
+    }
+
     fn with_sendings<T>(&self, act: impl FnOnce(&mut Inner<E>, Instant) -> (T, Vec<Sending>)) -> T {
         let now = self.env.now();
         let mut inner = self.inner.borrow_mut();
@@ -436,7 +484,7 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    fn turn(&mut self, now: Instant, random: u64) -> (Vec<LogRead>, Option<RunEnd>) {
+    fn turn(&mut self, now: Instant, random: u64) -> Output {
         let mut out = Output::default();
         let mut turn = Turn { config: &self.config.clone(), now, random, out: &mut out };
         self.take_completions(&mut turn);
@@ -448,7 +496,24 @@ impl<E: Env> Inner<E> {
         self.take_ticks(&mut turn);
         self.drive(&mut turn);
         self.route(&mut out, now);
-        (std::mem::take(&mut out.reads), out.end)
+        out
+    }
+
+    /// Freezes the shard whose table is due most, where none of this core is being made.
+    fn due_snapshot(&mut self, now: Instant, random: u64) -> Option<Job<E>> {
+        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+        if now.since(self.looked_at) < LOOK_EVERY || self.has_stopped {
+            return None;
+        }
+        self.looked_at = now;
+        if self.replicas.values().any(|replica| replica.changes.is_running) {
+            return None;
+        }
+        let Self { config, replicas, .. } = self;
+        let due =
+            replicas.values_mut().filter_map(|replica| Some((replica.snapshot_due(config, now)?, replica)));
+        let (_, replica) = due.max_by_key(|(bytes, _)| *bytes)?;
+        Some(replica.begin_snapshot(config, (now, random)))
     }
 
     fn has_more(&self) -> bool {
@@ -475,6 +540,12 @@ impl<E: Env> Inner<E> {
                     let Self { calls, directory, .. } = self;
                     calls.link_down(node, &Moment { now: turn.now, directory }, &mut sendings);
                     self.route_calls(sendings);
+                }
+                Event::BlocksRead { shard, waiter, result } => {
+                    if let Some(replica) = self.replicas.get_mut(&shard) {
+                        replica.blocks_read(waiter, result, turn);
+                        self.dirty.push(shard);
+                    }
                 }
                 Event::LogRead { shard, purpose, result } => {
                     if let Some(replica) = self.replicas.get_mut(&shard) {

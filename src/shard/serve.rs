@@ -2,12 +2,15 @@
 
 use crate::env::Env;
 use crate::ids::NodeId;
-use crate::kv::Command;
+use crate::kv::table::BlockHandle;
+use crate::kv::{Command, Query, Resolved, ScanRun};
 use crate::raft::{ProposeError, ReadError, ReadState, Role};
 use crate::route::call::{Body, Consistency, Failure, FailureKind, Request};
 use crate::route::parcel::{Call, Parcel, Reply};
+use crate::shard::cache::{AtHand, Pinned};
 use crate::shard::config::PlantedBug;
-use crate::shard::replica::{Caller, ReadWaiter, Replica, TransferWaiter, Turn, Waiter};
+use crate::shard::event::BlocksFor;
+use crate::shard::replica::{BlockLoad, Caller, ReadWaiter, Reading, Replica, TransferWaiter, Turn, Waiter};
 use crate::shard::streams::StreamKey;
 
 impl<E: Env> Replica<E> {
@@ -30,7 +33,9 @@ impl<E: Env> Replica<E> {
                 let is_timely = call.term.is_some_and(|term| self.raft.leads_in(term));
                 let is_forgiven = self.raft.role() == Role::Leader
                     && turn.config.is_planted(PlantedBug::ProposedInLaterTerm);
-                if is_timely || is_forgiven {
+                if is_timely && self.has_too_many_changes(turn.config) {
+                    self.fail(caller, FailureKind::Overloaded, turn);
+                } else if is_timely || is_forgiven {
                     self.propose(&command, caller, turn);
                 } else {
                     self.fail(caller, FailureKind::NotProposed, turn);
@@ -124,12 +129,35 @@ impl<E: Env> Replica<E> {
     }
 
     fn answer_query(&mut self, waiter: ReadWaiter, turn: &mut Turn<'_>) {
-        let base = self.resolve(Vec::new());
-        let outcome = match self.state.query(&waiter.query, &base) {
+        self.read_state(Reading { waiter, run: ScanRun::default(), pinned: Pinned::default() }, turn);
+    }
+
+    /// Answers a read, or has the blocks of the table loaded that it needs.
+    pub(crate) fn read_state(&mut self, mut reading: Reading, turn: &mut Turn<'_>) {
+        let query = &reading.waiter.query;
+        let at_hand = &mut AtHand { cache: &self.cache, pinned: &reading.pinned };
+        let base = match self.state.resolve_query(query, &mut reading.run, at_hand) {
+            Resolved::Done(base) => base,
+            Resolved::Missing(handles) => return self.load_for_read(reading, handles, turn),
+        };
+        let outcome = match self.state.query(query, &base) {
             Ok((revision, answer)) => Ok(self.answered(revision, Body::Query(answer), turn)),
             Err(refusal) => Err(self.failure(FailureKind::Refused(refusal))),
         };
-        self.reply(waiter.caller, outcome, turn);
+        self.reply(reading.waiter.caller, outcome, turn);
+    }
+
+    fn load_for_read(&mut self, reading: Reading, handles: Vec<BlockHandle>, turn: &mut Turn<'_>) {
+        if self.loading.len() >= turn.config.limits.reads_pending_max {
+            return self.fail(reading.waiter.caller, FailureKind::Overloaded, turn);
+        }
+        self.last_loading += 1;
+        let number = self.last_loading;
+        // What a scan has gathered of its blocks is in its run: the next blocks take their place.
+        let is_scan = matches!(reading.waiter.query, Query::Scan { .. });
+        let reading = if is_scan { Reading { pinned: Pinned::default(), ..reading } } else { reading };
+        self.loading.insert(number, reading);
+        turn.out.loads.push(BlockLoad { shard: self.shard, waiter: BlocksFor::Read(number), handles });
     }
 
     fn begin_transfer(&mut self, to: Option<NodeId>, caller: Caller, turn: &mut Turn<'_>) {

@@ -47,6 +47,8 @@ pub struct ReplicaReport {
     pub commit_term: Option<Term>,
     /// How far its own disk holds its log.
     pub durable_index: Index,
+    /// The entry that its table ends with; 0 without a table.
+    pub snapshot_index: Index,
     /// What it has applied.
     pub applied_index: Index,
     /// The shard's revision at the applied index.
@@ -98,6 +100,7 @@ impl ReplicaReport {
             commit_index: replica.committed,
             commit_term: raft.term_at(replica.committed),
             durable_index: raft.persisted_index(),
+            snapshot_index: replica.state.table().map_or(Index(0), |table| table.meta().applied),
             applied_index: replica.state.applied(),
             revision: replica.state.revision(),
             keys: replica.state.keys(),

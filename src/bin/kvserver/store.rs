@@ -10,7 +10,7 @@ use distribkv::edge::store::{
     ShardRoute, Status, Store,
 };
 use distribkv::env::{Env, Instant};
-use distribkv::ids::{ClusterId, Index, NodeId, ShardId};
+use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::route::call::{Answered, Failure, Request};
 use distribkv::shard::{self, LaneReport, ReplicaReport, Runner};
 
@@ -161,7 +161,7 @@ fn replica(report: &ReplicaReport) -> ReplicaStatus {
         revision: report.revision,
         keys: report.keys,
         bytes: report.bytes,
-        snapshot_index: Index(0),
+        snapshot_index: report.snapshot_index,
         state_digest: report.state_digest,
         lane: report.lane,
     }

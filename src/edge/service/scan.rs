@@ -173,11 +173,17 @@ impl Scan {
         Ok(page)
     }
 
-    /// Asks every shard that has more to give and nothing in hand, some at a time.
+    /// Asks every shard that has more to give and nothing in hand, until it has something in hand or no more to
+    /// give: a part without a key only says that many deleted ones were passed.
     async fn refill<E: Env, S: Store>(&mut self, edge: &Edge<E, S>, deadline: Instant) -> Result<(), Status> {
-        if !self.parts.iter().any(Part::needs_more) {
-            return Ok(());
+        while self.parts.iter().any(Part::needs_more) {
+            self.ask(edge, deadline).await?;
         }
+        Ok(())
+    }
+
+    /// Asks every shard that has more to give and nothing in hand, some at a time.
+    async fn ask<E: Env, S: Store>(&mut self, edge: &Edge<E, S>, deadline: Instant) -> Result<(), Status> {
         let cluster = edge.store().identity().cluster;
         let wanted: Vec<usize> = (0..self.parts.len()).filter(|at| self.parts[*at].needs_more()).collect();
         for group in wanted.chunks(edge.limits().scan_parallel_max) {

@@ -49,6 +49,10 @@ pub struct ClusterConfig {
     pub election: Duration,
     /// Whether reads may rest on a lease.
     pub lease_reads: bool,
+    /// Bytes of changes to a shard that are made into a table.
+    pub snapshot_bytes_max: u64,
+    /// Bytes of tables' blocks that a core keeps.
+    pub block_cache_bytes: u64,
     /// A mistake made on purpose.
     pub planted: Planted,
 }
@@ -340,6 +344,9 @@ impl Cluster {
                 data_dir: Some(self.data_dir(node)),
                 segment_bytes: 128 << 10,
                 batch_bytes_max: 32 << 10,
+                snapshot_bytes_max: config.snapshot_bytes_max,
+                snapshot_interval_s: 1,
+                block_cache_bytes: config.block_cache_bytes,
                 ..NodeSettings::default()
             },
         }

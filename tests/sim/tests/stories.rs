@@ -50,6 +50,8 @@ impl Story {
             network: NetworkConfig::reliable(100, 300),
             election: Duration::from_millis(200),
             lease_reads: false,
+            snapshot_bytes_max: 1 << 20,
+            block_cache_bytes: 64 << 10,
             planted: options.planted,
         };
         let cluster = Cluster::new(&world, config);
@@ -201,6 +203,8 @@ fn a_staggered_and_aborted_first_start_works() {
         network: NetworkConfig::reliable(100, 300),
         election: Duration::from_millis(200),
         lease_reads: false,
+        snapshot_bytes_max: 1 << 20,
+        block_cache_bytes: 64 << 10,
         planted: Options::default().planted,
     };
     let cluster = Cluster::new(&world, config);

@@ -1,0 +1,156 @@
+//! The file of a shard's table: opened once, checked, and read block by block.
+//!
+//! ```text
+//!   manifest: generation, length, footer checksum ─► footer ─► index, filter (kept) ─► sessions (once)
+//!                                                                  │
+//!                                      a key ─► block ─► checked ──┘─► cache
+//! ```
+//!
+//! Index and filter are read into memory when the table is opened; blocks are read by direct IO when they are
+//! needed, never mapped: a page fault would stop the core with all its Raft timers.
+//!
+//! Invariants:
+//! - A table that opens is the one that the manifest names: shard, salt, length, index, term and the checksum
+//!   of its footer are those recorded there, and the footer's checksums cover index, filter and sessions.
+//! - No block is used whose checksum was not checked after it was read.
+//! - The file is never written to. Who reads holds it open, so that it may be removed at any time.
+//!
+//! It lives on the core of its lane, and is owned by the shard's replica and the tasks that read it.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use bytes::Bytes;
+
+use crate::env::{Env, File, OpenMode};
+use crate::ids::ShardId;
+use crate::kv::table::{Block, BlockHandle, Footer, PAGE_BYTES, Section, TableError, TableIndex};
+use crate::log::{TableRef, table_name};
+
+/// The file of a table, open for reading.
+pub struct TableFile<E: Env> {
+    file: E::File,
+    path: PathBuf,
+    salt: u64,
+}
+
+/// A table that was opened and checked, but for its blocks.
+pub struct OpenTable<E: Env> {
+    /// Its file.
+    pub file: TableFile<E>,
+    /// Where its keys are.
+    pub index: TableIndex,
+    /// The pages of its sessions.
+    pub sessions: Bytes,
+}
+
+/// Why a table could not be read.
+#[derive(Debug)]
+pub enum TableReadError {
+    /// The file could not be opened or read.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was read is not what has to be there.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: TableError,
+    },
+    /// It is whole, and not the table that the manifest names.
+    Another {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest says.
+        named: TableRef,
+    },
+}
+
+impl fmt::Display for TableReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Damaged { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Another { path, named } => {
+                write!(f, "{}: not the table that the manifest names, {named:?}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for TableReadError {}
+
+/// The checksum of a footer's page, which covers all of it.
+#[must_use]
+pub(crate) fn footer_checksum(page: &[u8]) -> u64 {
+    let first = page.first_chunk().expect("a footer is a page");
+    u64::from_le_bytes(*first)
+}
+
+/// Opens the table that a lane's manifest names.
+///
+/// # Errors
+/// It cannot be read, or is not what the manifest says.
+pub async fn open_table<E: Env>(
+    env: &E,
+    dir: &Path,
+    shard: ShardId,
+    named: &TableRef,
+) -> Result<OpenTable<E>, TableReadError> {
+    let path = dir.join(table_name(shard, named.generation));
+    let opened = env.open(&path, OpenMode::Read).await;
+    let file = opened.map_err(|source| TableReadError::Io { path: path.clone(), source })?;
+    let file = TableFile { file, path, salt: named.generation };
+    let page = file.read(Footer::offset(named.bytes), PAGE_BYTES as u64).await?;
+    let footer = Footer::decode(&page, named.bytes).map_err(|source| file.damaged(source))?;
+    let meta = &footer.meta;
+    let is_it = footer.header.shard == shard
+        && footer.header.salt == named.generation
+        && (meta.applied, meta.applied_term) == (named.index, named.term)
+        && footer_checksum(&page) == named.footer_checksum;
+    if !is_it {
+        return Err(TableReadError::Another { path: file.path, named: *named });
+    }
+    let sessions = file.section(&footer.sessions).await?;
+    let filter = file.section(&footer.filter).await?;
+    let index = file.section(&footer.index).await?;
+    let index = TableIndex::open(footer, &index, &filter).map_err(|source| file.damaged(source))?;
+    Ok(OpenTable { file, index, sessions })
+}
+
+impl<E: Env> TableFile<E> {
+    /// What tells this table from any other.
+    #[must_use]
+    pub fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    /// Reads and checks a block.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub async fn block(&self, handle: BlockHandle) -> Result<Block, TableReadError> {
+        assert_eq!(handle.table, self.salt, "a block of another table is read from {}", self.path.display());
+        let bytes = self.read(handle.offset, u64::from(handle.length)).await?;
+        Block::decode(handle, bytes).map_err(|source| self.damaged(source))
+    }
+
+    async fn section(&self, section: &Section) -> Result<Bytes, TableReadError> {
+        self.read(section.offset, section.padded_length()).await
+    }
+
+    async fn read(&self, offset: u64, len: u64) -> Result<Bytes, TableReadError> {
+        let len =
+            usize::try_from(len).expect("a part of a file that a footer or an index was checked to have");
+        let read = self.file.read_at(offset, len).await;
+        read.map(Bytes::from).map_err(|source| TableReadError::Io { path: self.path.clone(), source })
+    }
+
+    fn damaged(&self, source: TableError) -> TableReadError {
+        TableReadError::Damaged { path: self.path.clone(), source }
+    }
+}
