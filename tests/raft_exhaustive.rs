@@ -1,10 +1,10 @@
-//! Every order in which a small cluster's messages can arrive, writes end and a process crash: the consensus
-//! core itself under a model checker, not a model of it.
+//! Every order in which a small cluster's messages can arrive, writes end, a process crash and a disk lose
+//! everything: the consensus core itself under a model checker, not a model of it.
 //!
-//! Three replicas, two terms, a proposal, a crash. Any message may be late, and so lost, for ever; writes end
-//! in their order, at any time; a crash loses what was not written. Two things are taken as more hostile than
-//! they can be, which keeps time out of the model: pre-votes are granted always, and voters have always just
-//! lost patience with their leader. Neither rule is needed for safety.
+//! Three replicas, two terms, a proposal, a crash, a wipe. Any message may be late, and so lost, for ever;
+//! writes end in their order, at any time; a crash loses what was not written. Two things are taken as more
+//! hostile than they can be, which keeps time out of the model: pre-votes are granted always, and voters have
+//! always just lost patience with their leader. Neither rule is needed for safety.
 //!
 //! By symmetry of the names, node 1 campaigns first, and the second campaign is of node 1 or 2.
 
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distribkv::ids::{Index, NodeId, Term};
 use distribkv::raft::{
-    Ballot, Body, Campaign, Config, Entry, HardState, Message, Persist, Raft, Recovered, Role,
+    Ballot, Body, Campaign, Config, Entry, HardState, Message, Persist, Raft, Recovered, Role, Standing,
+    Voice,
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -26,6 +27,7 @@ const CAMPAIGNS_MAX: u32 = 2;
 struct Node {
     raft: Raft,
     hard_state: HardState,
+    standing: Standing,
     disk: Vec<Entry>,
     writing: Vec<Persist>,
     log: Vec<Entry>,
@@ -39,6 +41,7 @@ struct Cluster {
     campaigns: u32,
     proposals: u32,
     crashes: u32,
+    wiped: Option<NodeId>,
     /// Who led each term.
     leaders: Vec<(Term, NodeId)>,
     /// What was ever committed, and the term of the replica that first knew.
@@ -53,6 +56,7 @@ enum Action {
     Deliver(Message),
     CompleteWrite(NodeId),
     Crash(NodeId),
+    Wipe(NodeId),
 }
 
 /// The bounds of a run.
@@ -60,14 +64,21 @@ struct Bounds {
     config: Config,
     proposals_max: u32,
     crashes_max: u32,
+    /// The nodes of which one may be wiped.
+    wipes: &'static [NodeId],
 }
 
 fn bounds(proposals_max: u32, crashes_max: u32) -> Bounds {
-    Bounds { config: Config::new(NodeId(1), (1..=NODES).map(NodeId).collect()), proposals_max, crashes_max }
+    let config = Config::new(NodeId(1), (1..=NODES).map(NodeId).collect());
+    Bounds { config, proposals_max, crashes_max, wipes: &[] }
+}
+
+fn bounds_with_wipe(wipes: &'static [NodeId]) -> Bounds {
+    Bounds { wipes, ..bounds(0, 0) }
 }
 
 impl Bounds {
-    fn start(&self, id: NodeId, hard_state: HardState, disk: Vec<Entry>) -> Node {
+    fn start(&self, id: NodeId, (hard_state, standing): (HardState, Standing), disk: Vec<Entry>) -> Node {
         let mut config = self.config.clone();
         config.id = id;
         let mut terms: Vec<(Index, Term)> = Vec::new();
@@ -77,9 +88,9 @@ impl Bounds {
             }
         }
         let last_index = disk.last().map_or(Index(0), |entry| entry.index);
-        let recovered = Recovered { hard_state, terms, last_index };
+        let recovered = Recovered { hard_state, standing, terms, last_index, ..Recovered::default() };
         let raft = Raft::new(config, recovered, 0).expect("what was written makes sense");
-        Node { raft, hard_state, log: disk.clone(), disk, writing: Vec::new() }
+        Node { raft, hard_state, standing, log: disk.clone(), disk, writing: Vec::new() }
     }
 }
 
@@ -125,7 +136,10 @@ impl Cluster {
                 | Body::Heartbeat { .. }
                 | Body::HeartbeatReply { .. }
                 | Body::TimeoutNow
-                | Body::Outdated => {}
+                | Body::Outdated
+                | Body::Snapshot { .. }
+                | Body::TermAsk { .. }
+                | Body::TermTold { .. } => {}
             }
             self.wire.insert(message);
         }
@@ -136,6 +150,7 @@ impl Cluster {
         self.act(id, |node| {
             let persist = node.writing.remove(0);
             node.hard_state = persist.hard_state.unwrap_or(node.hard_state);
+            node.standing = persist.standing.unwrap_or(node.standing);
             overwrite(&mut node.disk, &persist.entries);
             let completion = persist.completion();
             messages = persist.then_send;
@@ -175,7 +190,10 @@ impl Cluster {
         }
         for index in shared..commit {
             let entry = &node.log[index];
-            let count = self.nodes.iter().filter(|node| node.disk.get(index) == Some(entry)).count();
+            // What was told before it was lost may be counted after.
+            let holds =
+                |node: &&Arc<Node>| node.disk.get(index) == Some(entry) || node.standing != Standing::Whole;
+            let count = self.nodes.iter().filter(holds).count();
             if count <= self.nodes.len() / 2 {
                 self.broken = Some("a quorum holds what is committed");
             }
@@ -184,10 +202,27 @@ impl Cluster {
     }
 
     /// Takes messages off the wire that are older than the term on their receiver's disk: all that they could
-    /// bring about is that their sender learns of that term.
+    /// bring about is that their sender learns of that term. The same with questions for terms that have been
+    /// answered enough.
     fn forget_what_is_over(&mut self) {
         let nodes = &self.nodes;
-        self.wire.retain(|message| message.term >= nodes[at(message.to)].hard_state.term);
+        let is_untold = |id| matches!(nodes[at(id)].standing, Standing::Forgetful { told: None, .. });
+        self.wire.retain(|message| {
+            if matches!(message.body, Body::TermAsk { .. }) {
+                return is_untold(message.from);
+            }
+            let is_told = matches!(message.body, Body::TermTold { .. });
+            let is_over = message.term < nodes[at(message.to)].hard_state.term;
+            if is_told { is_untold(message.to) } else { !is_over }
+        });
+    }
+
+    /// Takes everything from a node. It starts again at once.
+    fn wipe(&mut self, bounds: &Bounds, id: NodeId) {
+        self.wiped = Some(id);
+        let standing = Standing::Forgetful { episode: 77, told: None };
+        self.nodes[at(id)] = Arc::new(bounds.start(id, (HardState::default(), standing), Vec::new()));
+        self.act(id, |_| {});
     }
 
     fn logs_match(&self) -> bool {
@@ -206,13 +241,14 @@ impl Model for Bounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<Cluster> {
-        let start = |id| Arc::new(self.start(NodeId(id), HardState::default(), Vec::new()));
+        let start = |id| Arc::new(self.start(NodeId(id), Default::default(), Vec::new()));
         vec![Cluster {
             nodes: (1..=NODES).map(start).collect(),
             wire: BTreeSet::new(),
             campaigns: 0,
             proposals: 0,
             crashes: 0,
+            wiped: None,
             leaders: Vec::new(),
             committed: Vec::new(),
             broken: None,
@@ -224,7 +260,8 @@ impl Model for Bounds {
         let candidates = if state.campaigns == 0 { 1..=1 } else { 1..=2 };
         for id in candidates.map(NodeId) {
             let raft = &state.nodes[at(id)].raft;
-            if state.campaigns < CAMPAIGNS_MAX && raft.role() != Role::Leader {
+            let may_campaign = raft.role() != Role::Leader && raft.standing() == Standing::Whole;
+            if state.campaigns < CAMPAIGNS_MAX && may_campaign {
                 actions.push(Action::Campaign(id));
             }
         }
@@ -237,6 +274,9 @@ impl Model for Bounds {
             }
             if state.crashes < self.crashes_max && state.campaigns > 0 {
                 actions.push(Action::Crash(id));
+            }
+            if self.wipes.contains(&id) && state.wiped.is_none() && state.campaigns > 0 {
+                actions.push(Action::Wipe(id));
             }
         }
     }
@@ -251,7 +291,7 @@ impl Model for Bounds {
                     let from = NodeId(id.0 % NODES + 1);
                     let asked = node.raft.term();
                     let body = Body::PreVoteReply { asked, ballot: Ballot::Granted };
-                    node.raft.step(Message { from, to: id, term: asked, body });
+                    node.raft.step(Message { from, to: id, term: asked, voice: Voice::Whole, body });
                 });
             }
             Action::Propose(id) => {
@@ -269,8 +309,11 @@ impl Model for Bounds {
             Action::Crash(id) => {
                 next.crashes += 1;
                 let node = &last.nodes[at(id)];
-                next.nodes[at(id)] = Arc::new(self.start(id, node.hard_state, node.disk.clone()));
+                let state = (node.hard_state, node.standing);
+                next.nodes[at(id)] = Arc::new(self.start(id, state, node.disk.clone()));
+                next.act(id, |_| {});
             }
+            Action::Wipe(id) => next.wipe(self, id),
         }
         Some(next)
     }
@@ -287,15 +330,22 @@ impl Model for Bounds {
                     |node: &Arc<Node>| node.log.iter().zip(&node.disk).any(|(log, disk)| log != disk);
                 state.nodes.iter().any(overwritten)
             }),
+            Property::sometimes("who was wiped is whole", |_, state: &Cluster| {
+                state.wiped.is_some_and(|id| {
+                    let node = &state.nodes[at(id)];
+                    node.standing == Standing::Whole && node.raft.commit() > Index(0)
+                })
+            }),
         ]
     }
 }
 
 /// Runs to the end of all that can happen, or to the first broken rule; what was seen.
 fn check(bounds: Bounds) -> Vec<&'static str> {
-    let (proposals, crashes) = (bounds.proposals_max, bounds.crashes_max);
+    let (proposals, crashes, wipes) = (bounds.proposals_max, bounds.crashes_max, bounds.wipes);
     let checker = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    println!("{proposals} proposals, {crashes} crashes: {} states", checker.unique_state_count());
+    let states = checker.unique_state_count();
+    println!("{proposals} proposals, {crashes} crashes, wipes of {wipes:?}: {states} states");
     let mut found: Vec<_> = checker.discoveries().into_keys().collect();
     found.sort_unstable();
     found
@@ -303,6 +353,8 @@ fn check(bounds: Bounds) -> Vec<&'static str> {
 
 /// What may be seen, and is in runs that reach far enough: the model is not empty.
 const SEEN: [&str; 2] = ["a second leader commits", "an entry is overwritten"];
+const SEEN_WITH_WIPE: [&str; 3] =
+    ["a second leader commits", "an entry is overwritten", "who was wiped is whole"];
 
 #[test]
 fn every_order_of_two_elections_and_a_crash_keeps_every_rule() {
@@ -320,6 +372,17 @@ fn every_order_of_two_elections_a_proposal_and_a_crash_keeps_every_rule() {
     assert_eq!(check(bounds(1, 1)), SEEN);
 }
 
+#[test]
+fn every_order_of_two_elections_and_a_voters_wipe_keeps_every_rule() {
+    assert_eq!(check(bounds_with_wipe(&[NodeId(3)])), SEEN_WITH_WIPE);
+}
+
+#[test]
+#[ignore = "two minutes on two cores, some gigabytes"]
+fn every_order_of_two_elections_and_any_wipe_keeps_every_rule() {
+    assert_eq!(check(bounds_with_wipe(&[NodeId(1), NodeId(2), NodeId(3)])), SEEN_WITH_WIPE);
+}
+
 /// The same runs find faults, so they can fail.
 #[cfg(debug_assertions)]
 #[test]
@@ -335,4 +398,7 @@ fn planted_faults_are_found() {
         bounds.config.planted = Some(bug);
         assert!(check(bounds).contains(&"no rule is broken"), "{bug:?} is not found");
     }
+    let mut bounds = bounds_with_wipe(&[NodeId(3)]);
+    bounds.config.planted = Some(PlantedBug::WipedVotesInForgottenTerm);
+    assert!(check(bounds).contains(&"no rule is broken"), "a second vote in a term is not found");
 }

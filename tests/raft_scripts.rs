@@ -16,6 +16,9 @@
 //! manual 1 · auto 1 · persist 1 [count=1]     whether a write is durable at once, or when told
 //! isolate 3 · cut 1 2 · heal           ways that lose everything
 //! crash 1 [written=0] · restart 1      a process that loses what is not durable
+//! compact 1 5                          node 1 makes a table of all it applied, and its log begins after 5
+//! install 3 · report 1 3 failed        the table offered to node 3 is durable there; node 1 hears of it
+//! wipe 3 episode=7 · damage 3 keep=2 · damage_table 3     a node that stops and has lost something
 //! status · peers 1 · log · wire        shows
 //! ```
 
@@ -26,7 +29,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use distribkv::ids::{Index, NodeId, Term};
-use distribkv::raft::{Entry, HardState, Message, ReadMode, Willingness};
+use distribkv::raft::{Entry, HardState, Message, ReadMode, SnapshotOutcome, Standing, Voice, Willingness};
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 use raft_harness::{Cluster, Disk, config, describe};
@@ -103,6 +106,9 @@ impl Script {
             }
             "crash" => self.crash(args),
             "restart" => self.each(args, Cluster::start),
+            "compact" | "report" => self.table(name, args),
+            "install" => self.each(args, Cluster::install),
+            "wipe" | "damage" | "damage_table" => self.lose(name, args),
             "status" | "peers" | "log" | "wire" => self.show(name, args),
             unknown => Err(format!("no command {unknown}").into()),
         }
@@ -153,7 +159,37 @@ impl Script {
             vote: number(args, "vote")?.map(NodeId),
             commit: Index(number(args, "commit")?.unwrap_or(0)),
         };
-        self.cluster.start_with(id, Disk { hard_state, entries: (1..).zip(&terms).map(entry).collect() });
+        let entries = (1..).zip(&terms).map(entry).collect();
+        self.cluster.start_with(id, Disk { hard_state, entries, ..Disk::default() });
+        Ok(())
+    }
+
+    fn table(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Result<(), Failure> {
+        let id = one_node(args)?;
+        if name == "compact" {
+            let index = args.next_pos().ok_or("up to which entry?")?.parse()?;
+            self.cluster.compact(id, Index(index));
+            return Ok(());
+        }
+        let to = one_node(args)?;
+        let outcome = match args.next_pos() {
+            Some("failed") => SnapshotOutcome::Failed,
+            Some("finished") => SnapshotOutcome::Finished,
+            word => return Err(format!("not {word:?}").into()),
+        };
+        self.cluster.act(id, |raft| raft.snapshot_ended(to, outcome));
+        Ok(())
+    }
+
+    fn lose(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Result<(), Failure> {
+        let (episode, keep) = (number(args, "episode")?, number(args, "keep")?);
+        let id = one_node(args)?;
+        let episode = episode.unwrap_or(1);
+        match name {
+            "wipe" => self.cluster.wipe(id, episode),
+            "damage" => self.cluster.damage(id, keep.unwrap_or(0), episode),
+            _ => self.cluster.damage_table(id, episode),
+        }
         Ok(())
     }
 
@@ -290,7 +326,15 @@ impl Script {
         let Some(raft) = &self.cluster.node(id).raft else { return format!("n{id} is down") };
         let role = describe::role((raft.role(), raft.term(), raft.leader()), id);
         let (commit, last, durable) = (raft.commit(), raft.last_index(), raft.persisted_index());
-        format!("n{id} {role}, commit {commit}, last {last}, durable {durable}")
+        let begins = match raft.log_start() {
+            Index(0) => String::new(),
+            start => format!(", log after {start}"),
+        };
+        let standing = match raft.standing() {
+            Standing::Whole => String::new(),
+            lost => format!(", {}", describe::standing(lost)),
+        };
+        format!("n{id} {role}, commit {commit}, last {last}, durable {durable}{begins}{standing}")
     }
 
     fn log_line(&self, id: NodeId) -> String {
@@ -300,8 +344,18 @@ impl Script {
     fn peer_lines(&self, id: NodeId) -> Vec<String> {
         let peers = self.cluster.raft(id.0).peers();
         let line = |peer: &distribkv::raft::Peer| {
-            let mode = if peer.is_probed { "probes" } else { "replicates to" };
-            let active = if peer.is_active { "" } else { ", silent" };
+            let mode = match peer.snapshot {
+                Some(pending) => format!("sends a table to {pending} to"),
+                None => if peer.is_probed { "probes" } else { "replicates to" }.to_owned(),
+            };
+            let silent = if peer.is_active { "" } else { ", silent" };
+            let voice = match peer.voice {
+                Voice::Whole => "",
+                Voice::Damaged => ", damaged",
+                Voice::Healing => ", healing",
+                Voice::Forgetful => ", forgetful",
+            };
+            let active = format!("{silent}{voice}");
             let (to, matched, next, in_flight) = (peer.id, peer.matched, peer.next, peer.in_flight);
             format!("n{id} {mode} n{to}: matched {matched}, next {next}, {in_flight} in flight{active}")
         };

@@ -169,8 +169,12 @@ async fn starts_of<E: Env>(
     let mut starts = Vec::new();
     for shard in shards {
         let held = recovery.shards.remove(&shard).unwrap_or_default();
-        let recovered =
-            raft::Recovered { hard_state: held.hard_state, terms: held.terms, last_index: held.last_index };
+        let recovered = raft::Recovered {
+            hard_state: held.hard_state,
+            terms: held.terms,
+            last_index: held.last_index,
+            ..raft::Recovered::default()
+        };
         let table = match recovery.tables.get(&shard) {
             None => None,
             Some(named) => {

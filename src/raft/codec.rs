@@ -1,9 +1,9 @@
 //! A message as bytes, little-endian, fixed widths.
 //!
 //! ```text
-//!  0        1        2        4        8        12       20
-//!  | kind u8| detail | zero   | from   | to     | term   | body by kind
-//!  |        | u8     | u16    | u32    | u32    | u64    |
+//!  0        1        2        3        4        8        12       20
+//!  | kind u8| detail | voice  | zero u8| from   | to     | term   | body by kind
+//!  |        | u8     | u8     |        | u32    | u32    | u64    |
 //!
 //!  kind                 detail                    body
 //!  1 PreVote            0                         last_index u64, last_term u64
@@ -19,6 +19,11 @@
 //!  9 HeartbeatReply     0 willing, 1 draining     round u64, verified u64, durable u64
 //! 10 TimeoutNow         0                         -
 //! 11 Outdated           0                         -
+//! 12 Snapshot           0                         index u64, term u64
+//! 13 TermAsk            0                         request u64
+//! 14 TermTold           0                         request u64
+//!
+//! voice: 0 whole, 1 damaged, 2 healing, 3 forgetful
 //! ```
 //!
 //! An entry's index is not sent: the first follows `prev_index`, each other the one before it. A message is
@@ -37,7 +42,8 @@ use bytes::{Buf, Bytes};
 use crate::ids::{Index, NodeId, Term};
 
 use super::message::{
-    APPEND_ENTRIES_MAX, AppendOutcome, Ballot, Body, Campaign, ENTRY_BYTES_MAX, Entry, Message, Willingness,
+    APPEND_ENTRIES_MAX, AppendOutcome, Ballot, Body, Campaign, ENTRY_BYTES_MAX, Entry, Message, Voice,
+    Willingness,
 };
 
 /// The longest message: an append of one entry of the largest size.
@@ -57,6 +63,9 @@ const HEARTBEAT: u8 = 8;
 const HEARTBEAT_REPLY: u8 = 9;
 const TIMEOUT_NOW: u8 = 10;
 const OUTDATED: u8 = 11;
+const SNAPSHOT: u8 = 12;
+const TERM_ASK: u8 = 13;
+const TERM_TOLD: u8 = 14;
 
 /// Why bytes are no message. The peer, or the way from it, is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +78,8 @@ pub enum DecodeError {
     KindUnknown(u8),
     /// A detail that this kind does not have.
     DetailUnknown(u8),
+    /// A voice that is not known.
+    VoiceUnknown(u8),
     /// Bytes that must be zero are not.
     ReservedSet,
     /// More than a limit allows, or an index past the last number.
@@ -82,6 +93,7 @@ impl std::fmt::Display for DecodeError {
             Self::TooLong => write!(f, "the message has bytes left over"),
             Self::KindUnknown(kind) => write!(f, "no message has kind {kind}"),
             Self::DetailUnknown(detail) => write!(f, "a message of this kind has no detail {detail}"),
+            Self::VoiceUnknown(voice) => write!(f, "no message has voice {voice}"),
             Self::ReservedSet => write!(f, "the message's reserved bytes are not zero"),
             Self::OverLimit => write!(f, "the message passes a limit"),
         }
@@ -94,7 +106,7 @@ impl Message {
     /// Writes the message behind what is in `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (kind, detail) = head(&self.body);
-        out.extend_from_slice(&[kind, detail, 0, 0]);
+        out.extend_from_slice(&[kind, detail, voice_code(self.voice), 0]);
         out.extend_from_slice(&self.from.0.to_le_bytes());
         out.extend_from_slice(&self.to.0.to_le_bytes());
         put(out, &[self.term.0]);
@@ -113,6 +125,8 @@ impl Message {
             Body::HeartbeatReply { round, verified, durable, willing: _ } => {
                 put(out, &[*round, verified.0, durable.0]);
             }
+            Body::Snapshot { index, term } => put(out, &[index.0, term.0]),
+            Body::TermAsk { request } | Body::TermTold { request } => put(out, &[*request]),
         }
     }
 
@@ -126,7 +140,8 @@ impl Message {
         }
         let mut reader = Reader { bytes };
         let (kind, detail) = (reader.u8()?, reader.u8()?);
-        if reader.u16()? != 0 {
+        let voice = voice_of(reader.u8()?)?;
+        if reader.u8()? != 0 {
             return Err(DecodeError::ReservedSet);
         }
         let (from, to, term) = (NodeId(reader.u32()?), NodeId(reader.u32()?), reader.term()?);
@@ -134,7 +149,7 @@ impl Message {
         if !reader.bytes.is_empty() {
             return Err(DecodeError::TooLong);
         }
-        Ok(Self { from, to, term, body })
+        Ok(Self { from, to, term, voice, body })
     }
 }
 
@@ -157,6 +172,28 @@ fn head(body: &Body) -> (u8, u8) {
         Body::HeartbeatReply { willing, .. } => (HEARTBEAT_REPLY, willing_code(*willing)),
         Body::TimeoutNow => (TIMEOUT_NOW, 0),
         Body::Outdated => (OUTDATED, 0),
+        Body::Snapshot { .. } => (SNAPSHOT, 0),
+        Body::TermAsk { .. } => (TERM_ASK, 0),
+        Body::TermTold { .. } => (TERM_TOLD, 0),
+    }
+}
+
+fn voice_code(voice: Voice) -> u8 {
+    match voice {
+        Voice::Whole => 0,
+        Voice::Damaged => 1,
+        Voice::Healing => 2,
+        Voice::Forgetful => 3,
+    }
+}
+
+fn voice_of(code: u8) -> Result<Voice, DecodeError> {
+    match code {
+        0 => Ok(Voice::Whole),
+        1 => Ok(Voice::Damaged),
+        2 => Ok(Voice::Healing),
+        3 => Ok(Voice::Forgetful),
+        unknown => Err(DecodeError::VoiceUnknown(unknown)),
     }
 }
 
@@ -241,6 +278,9 @@ fn decode_body(kind: u8, detail: u8, reader: &mut Reader) -> Result<Body, Decode
         },
         TIMEOUT_NOW => none().and(Ok(Body::TimeoutNow))?,
         OUTDATED => none().and(Ok(Body::Outdated))?,
+        SNAPSHOT => none().and(Ok(Body::Snapshot { index: reader.index()?, term: reader.term()? }))?,
+        TERM_ASK => none().and(Ok(Body::TermAsk { request: reader.u64()? }))?,
+        TERM_TOLD => none().and(Ok(Body::TermTold { request: reader.u64()? }))?,
         unknown => return Err(DecodeError::KindUnknown(unknown)),
     })
 }
@@ -290,10 +330,6 @@ struct Reader {
 impl Reader {
     fn u8(&mut self) -> Result<u8, DecodeError> {
         self.bytes.try_get_u8().map_err(|_| DecodeError::TooShort)
-    }
-
-    fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.bytes.try_get_u16_le().map_err(|_| DecodeError::TooShort)
     }
 
     fn u32(&mut self) -> Result<u32, DecodeError> {

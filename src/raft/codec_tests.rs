@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::ids::{Index, NodeId, Term};
 
 use super::codec::DecodeError;
-use super::message::{AppendOutcome, Ballot, Body, Campaign, Entry, Message, Willingness};
+use super::message::{AppendOutcome, Ballot, Body, Campaign, Entry, Message, Voice, Willingness};
 
 fn entry(index: u64, term: u64, data: &'static str) -> Entry {
     Entry { index: Index(index), term: Term(term), data: Bytes::from_static(data.as_bytes()) }
@@ -44,12 +44,16 @@ fn bodies() -> Vec<Body> {
         Body::HeartbeatReply { round: 77, verified, durable, willing: draining },
         Body::TimeoutNow,
         Body::Outdated,
+        Body::Snapshot { index: Index(9), term: Term(3) },
+        Body::TermAsk { request: 88 },
+        Body::TermTold { request: 88 },
     ]
 }
 
 fn encoded(body: Body) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Message { from: NodeId(1), to: NodeId(2), term: Term(5), body }.encode(&mut bytes);
+    let voice = Voice::Damaged;
+    Message { from: NodeId(1), to: NodeId(2), term: Term(5), voice, body }.encode(&mut bytes);
     bytes
 }
 
@@ -60,6 +64,7 @@ fn every_kind_comes_back_as_it_was() {
         let message = Message::decode(Bytes::from(bytes.clone())).expect("what was encoded can be decoded");
         assert_eq!(message.body, body);
         assert_eq!((message.from, message.to, message.term), (NodeId(1), NodeId(2), Term(5)));
+        assert_eq!(message.voice, Voice::Damaged);
         assert_eq!(encoded(message.body), bytes, "{body:?} is written in one way only");
     }
 }
@@ -102,7 +107,7 @@ fn the_format_is_as_drawn() {
         commit: Index(3),
         entries: vec![entry(5, 3, "ab")],
     });
-    let head = [5, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let head = [5, 0, 1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(bytes[..20], head);
     assert_eq!(bytes[44..], [1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, b'a', b'b']);
 }

@@ -5,7 +5,8 @@
 //!   durable.
 //! - A voter that heard its leader within T does not help another one to power, unless that leader asked for
 //!   it (stickiness): a node that was cut off cannot unseat a living leader, and a leader's lease holds.
-//! - A node whose disk hangs, or that drains, does not campaign.
+//! - A node whose disk hangs, that drains, or that lost something of its log, does not campaign.
+//! - Nobody's answer counts who says that it does not ([`Voice`]).
 //!
 //! Deliberately absent: priorities between nodes. Leadership is moved by transfer.
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::ids::{Index, NodeId, Term};
 
 use super::config::{Config, ReadMode};
-use super::message::{Ballot, Body, Campaign, Message, Willingness};
+use super::message::{Ballot, Body, Campaign, Message, Voice, Willingness};
 use super::planted::planted;
 use super::{Raft, RoleState};
 
@@ -106,7 +107,8 @@ impl Raft {
 
     /// Whether this node would be of any use as a leader.
     pub(super) fn may_campaign(&self) -> bool {
-        self.willingness == Willingness::Willing && !self.disk_stalled() && !self.writes.is_full()
+        let is_willing = self.willingness == Willingness::Willing && self.is_whole();
+        is_willing && !self.disk_stalled() && !self.writes.is_full()
     }
 
     /// Whether a living leader holds this replica's promise not to help another one to power.
@@ -135,7 +137,7 @@ impl Raft {
 
     /// Campaigns: the next term, the own vote, and requests once both are durable. A candidate that restarts
     /// before that never asked anybody, so it cannot be taken for an earlier self with a longer log.
-    fn start_vote(&mut self, cause: Campaign) {
+    pub(super) fn start_vote(&mut self, cause: Campaign) {
         self.set_term(self.term.next());
         self.vote = Some(self.config.id);
         self.role = RoleState::Candidate(Votes::default());
@@ -149,12 +151,12 @@ impl Raft {
 
     /// Sends one message each to all peers at once.
     pub(super) fn send_to_all(&mut self, body: impl Fn(NodeId) -> Body) {
-        let (from, term) = (self.config.id, self.term);
-        let messages = self.config.peers().map(|to| Message { from, to, term, body: body(to) });
+        let (from, term, voice) = (self.config.id, self.term, self.voice_in(self.term));
+        let messages = self.config.peers().map(|to| Message { from, to, term, voice, body: body(to) });
         self.out.messages.extend(messages);
     }
 
-    fn set_term(&mut self, term: Term) {
+    pub(super) fn set_term(&mut self, term: Term) {
         assert!(term > self.term, "term {term} after term {}", self.term);
         self.term = term;
         self.vote = None;
@@ -176,7 +178,7 @@ impl Raft {
         let from = message.from;
         let leader = match message.body {
             Body::Vote { cause: Campaign::Timeout, .. } if self.is_sticky() => return false,
-            Body::Append { .. } | Body::Heartbeat { .. } => Some(from),
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } => Some(from),
             Body::PreVote { .. }
             | Body::PreVoteReply { .. }
             | Body::Vote { .. }
@@ -184,7 +186,9 @@ impl Raft {
             | Body::AppendReply { .. }
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
-            | Body::Outdated => None,
+            | Body::Outdated
+            | Body::TermAsk { .. }
+            | Body::TermTold { .. } => None,
         };
         self.set_term(message.term);
         self.become_follower(leader);
@@ -195,15 +199,20 @@ impl Raft {
     /// the voter may well be behind the asker.
     pub(super) fn on_older_term(&mut self, message: &Message) {
         match message.body {
-            Body::PreVoteReply { asked, ballot } => self.on_pre_vote_reply(message.from, asked, ballot),
+            Body::PreVoteReply { asked, ballot } => {
+                self.on_pre_vote_reply(message.from, message.voice, asked, ballot)
+            }
             Body::VoteReply { .. }
             | Body::AppendReply { .. }
             | Body::HeartbeatReply { .. }
+            | Body::TermAsk { .. }
+            | Body::TermTold { .. }
             | Body::Outdated => {}
             Body::PreVote { .. }
             | Body::Vote { .. }
             | Body::Append { .. }
             | Body::Heartbeat { .. }
+            | Body::Snapshot { .. }
             | Body::TimeoutNow => self.send(message.from, Body::Outdated),
         }
     }
@@ -211,19 +220,26 @@ impl Raft {
     /// Says whether the asker would be voted for. Nothing changes here, neither term nor timer.
     pub(super) fn on_pre_vote(&mut self, message: &Message) {
         let Body::PreVote { last_index, last_term } = message.body else { return };
-        let is_good =
-            self.log.is_reached_by(last_index, last_term) || planted!(self.config, PreVoteIgnoresLog);
+        let is_good = self.is_reached_by(last_index, last_term) || planted!(self.config, PreVoteIgnoresLog);
         let ballot = if is_good && !self.is_sticky() { Ballot::Granted } else { Ballot::Refused };
-        self.send(message.from, Body::PreVoteReply { asked: message.term, ballot });
+        let mut reply = self.message(message.from, Body::PreVoteReply { asked: message.term, ballot });
+        reply.voice = self.voice_in(message.term.next());
+        self.out.messages.push(reply);
     }
 
     /// Counts a pre-vote that was asked for in the current term.
-    pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, asked: Term, ballot: Ballot) {
+    pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, voice: Voice, asked: Term, ballot: Ballot) {
+        let counts = self.counts_in_elections(voice);
         let RoleState::PreCandidate(votes) = &mut self.role else { return };
-        if asked == self.term {
+        if asked == self.term && counts {
             votes.insert(from, ballot);
             self.tally_pre_votes();
         }
+    }
+
+    /// Whether a vote of such a voice counts.
+    fn counts_in_elections(&self, voice: Voice) -> bool {
+        voice.counts() || planted!(self.config, RecoveringVoteCounted)
     }
 
     fn tally_pre_votes(&mut self) {
@@ -240,9 +256,9 @@ impl Raft {
         if cause == Campaign::Timeout && self.timer.guard_ticks > 0 && self.is_sticky() {
             return;
         }
-        let is_good = self.log.is_reached_by(last_index, last_term) || planted!(self.config, VoteIgnoresLog);
+        let is_good = self.is_reached_by(last_index, last_term) || planted!(self.config, VoteIgnoresLog);
         let is_free = self.vote.is_none() && self.leader().is_none();
-        if !is_good || !(is_free || self.vote == Some(from)) {
+        if !is_good || !self.may_vote_in(self.term) || !(is_free || self.vote == Some(from)) {
             return self.send(from, Body::VoteReply { ballot: Ballot::Refused });
         }
         if self.writes.is_full() {
@@ -258,8 +274,11 @@ impl Raft {
     }
 
     /// Counts another's vote.
-    pub(super) fn on_vote_reply(&mut self, from: NodeId, ballot: Ballot) {
-        if let RoleState::Candidate(votes) = &mut self.role {
+    pub(super) fn on_vote_reply(&mut self, from: NodeId, voice: Voice, ballot: Ballot) {
+        let counts = self.counts_in_elections(voice);
+        if let RoleState::Candidate(votes) = &mut self.role
+            && counts
+        {
             votes.insert(from, ballot);
             self.tally_votes();
         }

@@ -1,16 +1,19 @@
 //! A replica's view of its log: the term of every index, the newest entries, and how far they are written.
 //!
 //! ```text
-//!   1 ................ persisted ......... handed ......... last
+//!   start ............ persisted ......... handed ......... last
 //!   |  durable here       |  being written    |  not yet in    |
 //!   |                     |                   |  a persist     |
 //!              cache_first ........................ last: in memory
 //! ```
 //!
 //! Invariants:
-//! - `persisted ≤ handed ≤ last`, and the cache holds a run of entries that ends at `last`.
-//! - An entry leaves memory only when it is durable here and applied here.
-//! - Terms are kept for all indexes, as the first index of each run of equal terms: both ascend.
+//! - `start ≤ persisted ≤ handed ≤ last`, and the cache holds a run of entries that ends at `last`.
+//! - What lies at `start` and before it is in a durable table, and of it only the term at `start` is known.
+//!   Nothing of it is given to a follower as entries; 0 where the log holds everything.
+//! - An entry leaves memory only when it is durable here and applied here, or let go with what a table holds.
+//! - Terms are kept for all indexes from `start` on, as the first index of each run of equal terms: both
+//!   ascend.
 //!
 //! Deliberately absent: reading entries that are no longer in memory. The driver does that
 //! ([`super::Fetch`]).
@@ -24,6 +27,8 @@ use super::message::{APPEND_ENTRIES_MAX, Entry};
 /// See the module's docs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Log {
+    /// The last index that is in the table alone.
+    start: Index,
     /// First index and term of each run. Grows by one an election, not by entry.
     runs: Vec<(Index, Term)>,
     last: Index,
@@ -46,10 +51,78 @@ pub(super) enum Supply {
 }
 
 impl Log {
-    /// A log that is durable as it was recovered, none of it in memory.
-    pub(super) fn new(runs: Vec<(Index, Term)>, last: Index) -> Self {
-        let cache = VecDeque::new();
-        Self { runs, last, cache, cache_bytes: 0, handed: last, persisted: last, applied: Index(0) }
+    /// A log that is durable as it was recovered, none of it in memory: what follows on a table that ends
+    /// with this index and term. The runs may begin before that.
+    pub(super) fn new((start, term): (Index, Term), runs: Vec<(Index, Term)>, last: Index) -> Self {
+        assert!(start <= last, "a log to {last} behind a table to {start}");
+        let mut log = Self {
+            start: Index(0),
+            runs,
+            last,
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+            handed: last,
+            persisted: last,
+            applied: start,
+        };
+        log.begin_after(start, term);
+        log
+    }
+
+    /// The last index that is in the table alone; 0 where the log holds everything.
+    pub(super) fn start(&self) -> Index {
+        self.start
+    }
+
+    /// Lets go of everything up to an index that the log holds, with this term there.
+    fn begin_after(&mut self, start: Index, term: Term) {
+        self.start = start;
+        if start.0 == 0 {
+            return;
+        }
+        let gone = self.runs.partition_point(|run| run.0 <= start);
+        self.runs.drain(..gone);
+        if self.runs.first().is_some_and(|run| run.1 == term) {
+            self.runs[0].0 = start;
+        } else {
+            self.runs.insert(0, (start, term));
+        }
+        while self.cache.front().is_some_and(|entry| entry.index <= start) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Lets go of everything up to an index, which a durable table holds.
+    pub(super) fn compact(&mut self, to: Index) {
+        assert!(to <= self.applied, "entry {to} is to be let go, but only {} is applied", self.applied);
+        assert!(to <= self.persisted, "entry {to} is to be let go, but only {} is durable", self.persisted);
+        if to > self.start {
+            let term = self.term_at(to).expect("what is above the start and applied is in the log");
+            self.begin_after(to, term);
+        }
+    }
+
+    /// Takes a table over: all up to an index that the log holds is durable in it and applied. Whether the
+    /// log's own writes reach as far; where not, what follows has to be written behind a new beginning.
+    pub(super) fn skip_to(&mut self, to: Index) -> bool {
+        assert!(
+            to > self.start && to <= self.last,
+            "{to} is not in the log of {}..{}",
+            self.start,
+            self.last
+        );
+        let is_written = to <= self.handed;
+        self.handed = self.handed.max(to);
+        self.persisted = self.persisted.max(to);
+        self.applied = self.applied.max(to);
+        self.compact(to);
+        is_written
+    }
+
+    /// Begins anew behind a table: nothing that was here counts any more.
+    pub(super) fn restart(&mut self, start: Index, term: Term) {
+        assert!(start.0 > 0 && term.0 > 0, "a table to {start}, of term {term}");
+        *self = Self::new((start, term), Vec::new(), start);
     }
 
     pub(super) fn last_index(&self) -> Index {
@@ -165,6 +238,7 @@ impl Log {
     /// Notes that the driver has applied up to an index.
     pub(super) fn mark_applied(&mut self, index: Index) {
         assert!(index <= self.last, "entry {index} is applied of a log to {}", self.last);
+        assert!(index >= self.start, "entry {index} is applied, but a table holds all to {}", self.start);
         self.applied = self.applied.max(index);
     }
 
@@ -174,9 +248,13 @@ impl Log {
         while self.cache_bytes > cache_bytes_max
             && self.cache.front().is_some_and(|entry| entry.index <= idle)
         {
-            let gone = self.cache.pop_front().map_or(0, |entry| entry.cost_bytes());
-            self.cache_bytes -= gone;
+            self.drop_oldest();
         }
+    }
+
+    fn drop_oldest(&mut self) {
+        let gone = self.cache.pop_front().map_or(0, |entry| entry.cost_bytes());
+        self.cache_bytes -= gone;
     }
 
     /// The first index in memory; one past the end where none is.
@@ -193,12 +271,11 @@ impl Log {
     /// What there is for a follower from `next` on, at least one entry where there is any, else up to
     /// `bytes_max`.
     pub(super) fn supply(&self, next: Index, bytes_max: usize) -> Supply {
-        let Some(prev_term) = self.term_at(Index(next.0 - 1)) else { return Supply::Gone };
+        let Some(prev_term) = self.term_at(Index(next.0 - 1)).filter(|_| next > self.start) else {
+            return Supply::Gone;
+        };
         if next > self.last {
             return Supply::Entries(prev_term, Vec::new());
-        }
-        if self.term_at(next).is_none() {
-            return Supply::Gone;
         }
         if next < self.cache_first() {
             return Supply::OnDisk(Index(self.cache_first().0 - 1));

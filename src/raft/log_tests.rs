@@ -6,14 +6,16 @@ use crate::ids::{Index, NodeId, Term};
 
 use super::config::Config;
 use super::log::{Log, Supply};
-use super::message::{ENTRY_OVERHEAD_BYTES, Entry};
+use super::message::{ENTRY_OVERHEAD_BYTES, Entry, Voice};
 use super::progress::{Mode, Progress};
-use super::ready::Completion;
+use super::ready::{Completion, SnapshotOutcome};
 use super::writes::Writes;
+
+const NO_TABLE: (Index, Term) = (Index(0), Term(0));
 
 /// A log in memory, one entry a term given.
 fn log_of(terms: &[u64]) -> Log {
-    let mut log = Log::new(Vec::new(), Index(0));
+    let mut log = Log::new(NO_TABLE, Vec::new(), Index(0));
     for (index, &term) in (1..).zip(terms) {
         log.append(Entry { index: Index(index), term: Term(term), data: Bytes::new() });
     }
@@ -119,11 +121,55 @@ fn an_append_has_at_least_an_entry() {
 
 #[test]
 fn a_log_that_begins_late_knows_its_beginning() {
-    let log = Log::new(vec![(Index(7), Term(3)), (Index(9), Term(4))], Index(9));
+    let table = (Index(7), Term(3));
+    let log = Log::new(table, vec![(Index(9), Term(4))], Index(9));
     assert_eq!(log.term_at(Index(6)), None);
     assert_eq!(log.term_at(Index(7)), Some(Term(3)));
     assert_eq!(log.supply(Index(7), 100), Supply::Gone);
     assert_eq!(log.supply(Index(8), 100), Supply::OnDisk(Index(9)));
+    assert_eq!(log, Log::new(table, vec![(Index(2), Term(3)), (Index(9), Term(4))], Index(9)));
+    // Nothing follows on the table, or something of another term.
+    assert_eq!(Log::new(table, Vec::new(), Index(7)).last_term(), Term(3));
+    assert_eq!(Log::new(table, vec![(Index(8), Term(4))], Index(8)).term_at(Index(7)), Some(Term(3)));
+    // Of the first entry alone, too.
+    let log = Log::new((Index(1), Term(1)), vec![(Index(2), Term(1))], Index(4));
+    assert_eq!(log.supply(Index(1), 100), Supply::Gone);
+    assert_eq!(log.supply(Index(2), 100), Supply::OnDisk(Index(4)));
+}
+
+#[test]
+fn what_a_table_holds_is_let_go() {
+    let mut log = log_of(&[1, 1, 2, 2, 3]);
+    drop(log.take_unhanded());
+    log.mark_persisted(Index(5));
+    log.mark_applied(Index(4));
+    log.compact(Index(3));
+    log.compact(Index(2));
+    assert_eq!(log.start(), Index(3));
+    let terms: Vec<_> = (2..=5).map(|index| log.term_at(Index(index)).map(|term| term.0)).collect();
+    assert_eq!(terms, [None, Some(2), Some(2), Some(3)]);
+    assert_eq!(log.cached(Index(3)), None);
+    assert_eq!(log.supply(Index(3), 1000), Supply::Gone);
+    assert_eq!(indexes(&log.supply(Index(4), 1000)), [4, 5]);
+    assert_eq!(log.conflict_at(Index(4)), (Index(4), Term(2), Index(3)));
+    // Another log that ends before the beginning of this one: there is nowhere to match.
+    let below = log.match_below(Index(2), Term(1), Index(1));
+    assert_eq!(log.supply(below.next(), 1000), Supply::Gone);
+}
+
+#[test]
+fn a_table_ahead_of_the_writes_is_followed_by_a_new_beginning() {
+    let mut log = log_of(&[1, 1, 2]);
+    assert_eq!(log.take_unhanded().len(), 3);
+    log.append(Entry { index: Index(4), term: Term(2), data: Bytes::new() });
+    log.append(Entry { index: Index(5), term: Term(2), data: Bytes::new() });
+    assert!(log.skip_to(Index(2)), "all to there was written before");
+    assert!(!log.skip_to(Index(4)), "it was not");
+    assert_eq!((log.start(), log.persisted(), log.applied()), (Index(4), Index(4), Index(4)));
+    assert_eq!(log.take_unhanded().len(), 1);
+    log.restart(Index(9), Term(3));
+    assert_eq!((log.start(), log.last_index(), log.persisted()), (Index(9), Index(9), Index(9)));
+    assert_eq!((log.last_term(), log.term_at(Index(8))), (Term(3), None));
 }
 
 #[test]
@@ -141,13 +187,13 @@ fn truncation_takes_marks_back() {
 
 #[test]
 fn a_write_forgets_what_is_overwritten() {
-    let mut writes = Writes::new(Term(1), None);
+    let mut writes = Writes::new(Term(1), None, None);
     let last = |index, term| Some((Index(index), Term(term)));
-    assert_eq!(writes.hand_out(last(5, 1), None, 0), 1);
+    assert_eq!(writes.hand_out(last(5, 1), None, None, 0), 1);
     writes.overwritten_from(Index(4));
-    assert_eq!(writes.hand_out(last(4, 2), Some((Term(2), Some(NodeId(2)))), 3), 2);
+    assert_eq!(writes.hand_out(last(4, 2), Some((Term(2), Some(NodeId(2)))), None, 3), 2);
     writes.overwritten_from(Index(4));
-    assert_eq!(writes.hand_out(last(5, 1), None, 4), 3);
+    assert_eq!(writes.hand_out(last(5, 1), None, None, 4), 3);
     assert_eq!(writes.oldest_age(10), Some(10));
 
     assert_eq!(writes.complete(Completion { number: 1, last: last(5, 1) }).kept, Some(Index(3)));
@@ -173,13 +219,13 @@ fn a_probe_is_one_at_a_time_and_a_window_is_bounded() {
     assert!(progress.is_due(&config, last));
     progress.sent(Index(7), 100, 0);
     assert!(!progress.is_due(&config, last), "one probe is under way");
-    progress.accept(Index(7));
+    progress.accept(Index(7), Voice::Whole);
     assert_eq!((progress.mode(), progress.next()), (Mode::Replicate, Index(8)));
     progress.sent(Index(8), 50, 0);
     assert!(progress.is_due(&config, last));
     progress.sent(Index(9), 50, 0);
     assert!(!progress.is_due(&config, Index(12)), "the window is full");
-    progress.accept(Index(8));
+    progress.accept(Index(8), Voice::Whole);
     assert!(progress.is_due(&config, Index(12)));
 }
 
@@ -187,7 +233,7 @@ fn a_probe_is_one_at_a_time_and_a_window_is_bounded() {
 fn what_left_before_a_round_and_did_not_arrive_is_lost() {
     let mut progress = Progress::new(Index(0));
     progress.sent(Index(1), 10, 0);
-    progress.accept(Index(1));
+    progress.accept(Index(1), Voice::Whole);
     progress.sent(Index(2), 10, 4);
     progress.sent(Index(3), 10, 5);
     progress.heard(4, Index(1));
@@ -204,9 +250,46 @@ fn old_rejections_change_nothing() {
     assert!(progress.is_rejected_at(Index(9)));
     progress.probe_from(Index(4));
     assert!(!progress.is_rejected_at(Index(9)), "it was asked before");
-    progress.accept(Index(3));
+    progress.accept(Index(3), Voice::Whole);
     assert!(!progress.is_rejected_at(Index(3)), "it is matched");
     assert!(!progress.is_rejected_at(Index(u64::MAX)));
+}
+
+#[test]
+fn a_table_ends_when_its_follower_has_caught_up() {
+    let (config, last) = (config(), Index(20));
+    let mut progress = Progress::new(Index(3));
+    progress.begin_snapshot(Index(10));
+    assert_eq!((progress.mode(), progress.next()), (Mode::Snapshot { pending: Index(10) }, Index(11)));
+    assert!(!progress.is_due(&config, last), "no entries while it fetches");
+    progress.accept(Index(9), Voice::Whole);
+    progress.resume_at(Index(10));
+    assert!(matches!(progress.mode(), Mode::Snapshot { .. }), "entry 10 is not in the log");
+    progress.accept(Index(12), Voice::Whole);
+    progress.resume_at(Index(10));
+    assert_eq!((progress.mode(), progress.next()), (Mode::Replicate, Index(13)));
+
+    progress.begin_snapshot(Index(15));
+    progress.end_snapshot(SnapshotOutcome::Failed);
+    assert_eq!((progress.mode(), progress.next()), (Mode::Probe, Index(13)));
+    assert!(!progress.is_due(&config, last), "not before the next heartbeat");
+    progress.fetch_again();
+    assert!(progress.is_due(&config, last));
+    progress.begin_snapshot(Index(15));
+    progress.end_snapshot(SnapshotOutcome::Finished);
+    assert_eq!((progress.mode(), progress.next()), (Mode::Probe, Index(16)));
+}
+
+#[test]
+fn what_does_not_count_is_apart() {
+    let mut progress = Progress::new(Index(9));
+    progress.accept(Index(4), Voice::Whole);
+    progress.accept(Index(7), Voice::Healing);
+    assert_eq!((progress.matched(), progress.counted()), (Index(7), Index(4)));
+    progress.forget_beyond(Index(2));
+    assert_eq!((progress.matched(), progress.counted(), progress.next()), (Index(0), Index(0), Index(3)));
+    progress.accept(Index(5), Voice::Damaged);
+    assert_eq!(progress.counted(), Index(5));
 }
 
 #[test]

@@ -6,8 +6,10 @@
 //!   is the one after it.
 //! - A request of an older term is answered with [`Body::Outdated`], a reply of an older term is dropped. So
 //!   no two replicas answer each other without end, and none waits for ever for one that is ahead of it.
+//! - `voice` says what an answer is worth; whoever counts answers to a quorum looks at it first.
 //!
-//! Deliberately absent: membership changes and the transfer of tables. Both get kinds of their own.
+//! Deliberately absent: membership changes, which get kinds of their own, and tables: a message only says
+//! which one is there to be fetched.
 
 use bytes::Bytes;
 
@@ -22,8 +24,36 @@ pub struct Message {
     pub to: NodeId,
     /// The sender's term.
     pub term: Term,
+    /// What the sender's answers are worth.
+    pub voice: Voice,
     /// What is said.
     pub body: Body,
+}
+
+/// What a replica's answers are worth in a term, as it says itself; see [`super::Standing`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Voice {
+    /// They count.
+    #[default]
+    Whole,
+    /// They count, but entries that it acknowledged before are lost, and it must not lead.
+    Damaged,
+    /// They do not count: it may have forgotten votes and entries. Once it holds an entry of this term, or of
+    /// one not much older, that is committed, they will.
+    Healing,
+    /// They do not count, and will not in this term: it may have voted and acknowledged in it before.
+    Forgetful,
+}
+
+impl Voice {
+    /// Whether the answer counts towards a quorum.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            Self::Whole | Self::Damaged => true,
+            Self::Healing | Self::Forgetful => false,
+        }
+    }
 }
 
 /// One entry of the log. Empty data is the no-op that opens a term.
@@ -130,6 +160,24 @@ pub enum Body {
     TimeoutNow,
     /// What you sent is of a term that is over. The current one is in the message's head.
     Outdated,
+    /// My log no longer holds what you need next: fetch my table. Said again with every heartbeat until the
+    /// follower has it. The answer is that to an append.
+    Snapshot {
+        /// The table goes to this index at least.
+        index: Index,
+        /// The term of the entry there.
+        term: Term,
+    },
+    /// Which term are you in? Asked by one that may have forgotten its own. Changes nothing at the other.
+    TermAsk {
+        /// What the answer has to repeat: the asker's episode ([`super::Standing::Forgetful`]).
+        request: u64,
+    },
+    /// The answer: the term is in the message's head. Only one that remembers its own terms gives it.
+    TermTold {
+        /// The question's.
+        request: u64,
+    },
 }
 
 /// A voter's answer.

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! The driver feeds [`Raft::tick`], [`Raft::step`], [`Raft::propose`], [`Raft::read`], [`Raft::persisted`]
-//! and [`Raft::applied`], and does what [`Raft::ready`] says; see [`Ready`] for the order of it. The rules
+//! [`Raft::applied`] and what concerns tables, and does what [`Raft::ready`] says; see [`Ready`] for the
+//! order of it. The rules
 //! are those of the Raft dissertation (Ongaro 2014): §3 the log, §4.2.3 and §9.6 pre-vote, §6.2 and §6.4
 //! reads, §3.10 transfer.
 //!
@@ -28,19 +29,22 @@
 //! - Everything held is bounded: what is under way to a follower, proposals, reads and writes by [`Config`]
 //!   and the constants beside it, the cache by what the driver has not yet written or applied.
 //!
-//! Deliberately absent: membership changes, tables sent to followers that are too far behind, a clock,
-//! randomness, and IO of any kind. It lives in the shard's driver, on that shard's core.
+//! Deliberately absent: membership changes, the bytes of tables (`snapshot` says when one is needed), a
+//! clock, randomness, and IO of any kind. It lives in the shard's driver, on that shard's core.
 
 mod config;
 mod message;
 mod planted;
 mod ready;
+mod standing;
 
 mod election;
 mod log;
 mod progress;
 mod reads;
 mod replication;
+mod snapshot;
+mod recovering;
 mod transfer;
 mod writes;
 
@@ -63,20 +67,23 @@ pub use codec::{DecodeError, MESSAGE_BYTES_MAX};
 pub use config::{Config, ReadMode, VOTERS_MAX};
 pub use message::{
     APPEND_ENTRIES_MAX, AppendOutcome, Ballot, Body, Campaign, ENTRY_BYTES_MAX, ENTRY_OVERHEAD_BYTES, Entry,
-    Message, Willingness,
+    Message, Voice, Willingness,
 };
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
 pub use ready::{
-    Completion, Fetch, HardState, Persist, ProposeError, ReadError, ReadState, Ready, RecoverError,
-    Recovered, TransferError,
+    Completion, Fetch, HardState, Installed, Persist, ProposeError, ReadError, ReadState, Ready,
+    RecoverError, Recovered, SnapshotNeed, SnapshotOffer, SnapshotOutcome, TransferError,
 };
+pub use standing::{STANDING_BYTES, Standing};
 
 use election::{Timer, Votes};
 use log::Log;
 use planted::planted;
 use progress::Mode;
+use recovering::Recovery;
 use replication::Leader;
+use snapshot::{Offered, recovered_log};
 use writes::Writes;
 
 /// Terms from here on are taken for nonsense: no cluster ever gets there, and the next one can always be
@@ -113,6 +120,10 @@ pub struct Peer {
     pub is_active: bool,
     /// Whether it would lead.
     pub willing: Willingness,
+    /// What its last answer was worth.
+    pub voice: Voice,
+    /// While it is sent a table: the index that the table at least goes to.
+    pub snapshot: Option<Index>,
 }
 
 /// The role, with what belongs to it alone.
@@ -134,8 +145,13 @@ struct Outbox {
     reads: Vec<ReadState>,
     reads_lost: Vec<u64>,
     fetch: Vec<Fetch>,
+    snapshots: Vec<SnapshotNeed>,
     /// The hard state as last handed out.
     hard_state: HardState,
+    /// The standing as last handed out.
+    standing: Standing,
+    /// The log's new beginning, not yet handed out.
+    restart: Option<(Index, Term)>,
     /// The commit index as last handed out.
     commit: Index,
 }
@@ -158,6 +174,9 @@ pub struct Raft {
     /// The last round begun; never reset, so that no round of this process has the id of another.
     round: u64,
     willingness: Willingness,
+    /// The table that this replica was offered and does not have yet.
+    offered: Option<Offered>,
+    recovery: Recovery,
     out: Outbox,
 }
 
@@ -169,27 +188,31 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, jitter: u32) -> Result<Self, RecoverError> {
         config.check();
         check_recovered(&config, &recovered)?;
-        let Recovered { mut hard_state, terms, last_index } = recovered;
-        let base = terms.first().map_or(Index(0), |first| Index(first.0.0 - 1));
-        if base.0 > 0 {
-            hard_state.commit = hard_state.commit.max(base.next());
-        }
-        let timer = Timer::new(&config, hard_state.term, jitter);
-        Ok(Self {
+        let (log, restart) = recovered_log(&recovered)?;
+        let Recovered { hard_state, standing, table, .. } = recovered;
+        let commit = hard_state.commit.max(table.0).min(log.last_index());
+        let recovery = Recovery::new(&config, standing);
+        let term = recovery.term_at_least(hard_state.term, &log);
+        let timer = Timer::new(&config, term, jitter);
+        let mut raft = Self {
             config: Arc::new(config),
-            term: hard_state.term,
-            vote: hard_state.vote,
-            commit: hard_state.commit,
-            log: Log::new(terms, last_index),
-            writes: Writes::new(hard_state.term, hard_state.vote),
+            term,
+            vote: hard_state.vote.filter(|_| term == hard_state.term),
+            commit,
+            log,
+            writes: Writes::new(hard_state.term, hard_state.vote, recovery.standing_at_start()),
             role: RoleState::Follower { leader: None },
             timer,
             now_tick: 0,
-            verified: hard_state.commit,
+            verified: commit,
             round: 0,
             willingness: Willingness::Willing,
-            out: Outbox { hard_state, ..Outbox::default() },
-        })
+            offered: None,
+            recovery,
+            out: Outbox { hard_state, restart, ..Outbox::default() },
+        };
+        raft.ask_terms();
+        Ok(raft)
     }
 
     /// One tick of time went by. `jitter` is any number, drawn at random; the next reset of the timer uses
@@ -197,6 +220,7 @@ impl Raft {
     pub fn tick(&mut self, jitter: u32) {
         self.now_tick += 1;
         self.timer.jitter = jitter;
+        self.tick_recovery();
         match self.role {
             RoleState::Leader(_) => self.tick_leader(),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
@@ -211,6 +235,24 @@ impl Raft {
         if !is_known || message.to != self.config.id || message.term >= TERM_MAX {
             return;
         }
+        match message.body {
+            Body::TermAsk { request } => return self.on_term_ask(message.from, request),
+            Body::TermTold { request } => return self.on_term_told(message.from, message.term, request),
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::Vote { .. }
+            | Body::VoteReply { .. }
+            | Body::Append { .. }
+            | Body::AppendReply { .. }
+            | Body::Heartbeat { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::TimeoutNow
+            | Body::Outdated
+            | Body::Snapshot { .. } => {}
+        }
+        if !self.takes_part() {
+            return;
+        }
         if matches!(message.body, Body::PreVote { .. }) && message.term >= self.term {
             return self.on_pre_vote(&message);
         }
@@ -221,28 +263,30 @@ impl Raft {
             return;
         }
         self.dispatch(message);
+        self.heal();
     }
 
     /// Handles a message of the current term, or a pre-vote's answer, which may be of an older one.
     fn dispatch(&mut self, message: Message) {
-        let from = message.from;
+        let (from, voice) = (message.from, message.voice);
         match message.body {
             Body::PreVote { .. } => self.on_pre_vote(&message),
-            Body::PreVoteReply { asked, ballot } => self.on_pre_vote_reply(from, asked, ballot),
+            Body::PreVoteReply { asked, ballot } => self.on_pre_vote_reply(from, voice, asked, ballot),
             Body::Vote { last_index, last_term, cause } => self.on_vote(from, last_index, last_term, cause),
-            Body::VoteReply { ballot } => self.on_vote_reply(from, ballot),
+            Body::VoteReply { ballot } => self.on_vote_reply(from, voice, ballot),
             Body::Append { prev_index, prev_term, commit, entries } => {
                 self.on_append(from, prev_index, prev_term, commit, entries);
             }
-            Body::AppendReply { outcome, willing } => self.on_append_reply(from, outcome, willing),
+            Body::AppendReply { outcome, willing } => self.on_append_reply(from, voice, outcome, willing),
             Body::Heartbeat { commit, commit_term, round } => {
                 self.on_heartbeat(from, commit, commit_term, round)
             }
             Body::HeartbeatReply { round, verified, durable, willing } => {
-                self.on_heartbeat_reply(from, round, verified, durable, willing);
+                self.on_heartbeat_reply((from, voice), round, (verified, durable), willing);
             }
             Body::TimeoutNow => self.on_timeout_now(from),
-            Body::Outdated => {}
+            Body::Snapshot { index, term } => self.on_snapshot(from, index, term),
+            Body::Outdated | Body::TermAsk { .. } | Body::TermTold { .. } => {}
         }
     }
 
@@ -309,6 +353,7 @@ impl Raft {
             self.log.mark_persisted(index);
         }
         self.log.evict(self.config.cache_bytes_max);
+        self.heal();
         self.count_own_vote();
         self.advance_commit();
     }
@@ -331,8 +376,9 @@ impl Raft {
         let out = &self.out;
         let has_messages = !out.messages.is_empty() || !out.after_writes.is_empty();
         let has_reads = !out.reads.is_empty() || !out.reads_lost.is_empty();
-        let has_persist = self.log.has_unhanded() || self.is_ballot_unwritten();
-        has_messages || has_reads || has_persist || out.commit != self.commit || self.has_due()
+        let has_table = !out.snapshots.is_empty() || self.has_offer();
+        let has_persist = self.log.has_unhanded() || self.has_state_unwritten();
+        has_messages || has_reads || has_table || has_persist || out.commit != self.commit || self.has_due()
     }
 
     /// What is to be done now. Everything in it is handed out once.
@@ -350,6 +396,8 @@ impl Raft {
             reads: std::mem::take(&mut self.out.reads),
             reads_lost: std::mem::take(&mut self.out.reads_lost),
             fetch: std::mem::take(&mut self.out.fetch),
+            snapshots: std::mem::take(&mut self.out.snapshots),
+            offer: self.take_offer(),
         }
     }
 
@@ -358,6 +406,7 @@ impl Raft {
         let (last, commit, applied) = (self.log.last_index(), self.commit, self.log.applied());
         assert!(commit <= last, "committed to {commit}, but the log ends at {last}");
         assert!(applied <= commit, "applied to {applied}, but {commit} is committed");
+        assert!(self.log.start() <= applied, "a table to {}, but applied to {applied}", self.log.start());
         assert!(self.verified <= last, "matched to {}, but the log ends at {last}", self.verified);
         assert!(
             self.log.persisted() <= last,
@@ -391,17 +440,25 @@ impl Raft {
         (self.term, self.vote) != (self.out.hard_state.term, self.out.hard_state.vote)
     }
 
+    /// Whether anything but entries has to be written.
+    fn has_state_unwritten(&self) -> bool {
+        let is_standing_unwritten = self.recovery.standing() != self.out.standing;
+        self.is_ballot_unwritten() || is_standing_unwritten || self.out.restart.is_some()
+    }
+
     /// Gathers what has to be written. Messages that wait for writes leave at once where none is under way.
     fn make_persist(&mut self) -> Option<Persist> {
-        let (has_ballot, has_entries) = (self.is_ballot_unwritten(), self.log.has_unhanded());
-        if !has_ballot && !has_entries && self.writes.is_idle() {
+        let has_content = self.has_state_unwritten() || self.log.has_unhanded();
+        if !has_content && self.writes.is_idle() {
             self.out.messages.append(&mut self.out.after_writes);
         }
-        if !has_ballot && !has_entries && self.out.after_writes.is_empty() {
+        if !has_content && self.out.after_writes.is_empty() {
             return None;
         }
+        let before = std::mem::replace(&mut self.out.standing, self.recovery.standing());
+        let standing = Some(self.out.standing).filter(|standing| *standing != before);
         let hard_state = HardState { term: self.term, vote: self.vote, commit: self.commit };
-        let is_changed = (has_ballot || has_entries) && hard_state != self.out.hard_state;
+        let is_changed = has_content && hard_state != self.out.hard_state;
         if is_changed {
             self.out.hard_state = hard_state;
         }
@@ -409,8 +466,10 @@ impl Raft {
         let last = entries.last().map(|entry| (entry.index, entry.term));
         let ballot = is_changed.then_some((self.term, self.vote));
         Some(Persist {
-            number: self.writes.hand_out(last, ballot, self.now_tick),
+            number: self.writes.hand_out(last, ballot, standing, self.now_tick),
             hard_state: is_changed.then_some(hard_state),
+            standing,
+            restart: self.out.restart.take(),
             entries,
             then_send: std::mem::take(&mut self.out.after_writes),
         })
@@ -418,7 +477,7 @@ impl Raft {
 
     /// A message to a peer, in the current term.
     fn message(&self, to: NodeId, body: Body) -> Message {
-        Message { from: self.config.id, to, term: self.term, body }
+        Message { from: self.config.id, to, term: self.term, voice: self.voice_in(self.term), body }
     }
 
     /// Sends at once.
@@ -505,7 +564,20 @@ impl Raft {
         self.log.applied()
     }
 
-    /// The term of an entry: 0 at index 0, `None` outside the log.
+    /// The last index that the log has let go of: a table holds it. 0 where the log holds everything.
+    #[must_use]
+    pub fn log_start(&self) -> Index {
+        self.log.start()
+    }
+
+    /// What this replica still knows of its past.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.recovery.standing()
+    }
+
+    /// The term of an entry: 0 at index 0, that of the table's last entry at the log's start, `None` outside
+    /// the log.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
@@ -529,6 +601,11 @@ impl Raft {
             in_flight: progress.in_flight(),
             is_active: progress.contact_ticks < self.config.election_ticks,
             willing: progress.willing,
+            voice: progress.voice,
+            snapshot: match progress.mode() {
+                Mode::Snapshot { pending } => Some(pending),
+                Mode::Probe | Mode::Replicate => None,
+            },
         };
         leader.peers.iter().map(peer).collect()
     }
@@ -559,19 +636,26 @@ impl Raft {
 
 /// Whether a recovered log can be one that this code wrote.
 fn check_recovered(config: &Config, recovered: &Recovered) -> Result<(), RecoverError> {
-    let Recovered { hard_state, terms, last_index } = recovered;
+    let Recovered { hard_state, standing, table, terms, last_index } = recovered;
+    let is_whole = *standing == Standing::Whole;
+    if !is_whole && config.voters.len() == 1 {
+        return Err(RecoverError::Alone);
+    }
     let ascends = terms.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
     let first_is_valid = terms.first().is_none_or(|first| first.0.0 > 0 && first.1.0 > 0);
-    let last_is_valid = terms.last().map_or(last_index.0 == 0, |last| last.0 <= *last_index);
-    if !ascends || !first_is_valid || !last_is_valid {
+    let last_is_valid = terms.last().is_none_or(|last| last.0 <= *last_index);
+    let table_is_valid = (table.0.0 == 0) == (table.1.0 == 0);
+    if !ascends || !first_is_valid || !last_is_valid || !table_is_valid {
         return Err(RecoverError::TermsDisordered);
     }
-    let last_term = terms.last().map_or(Term(0), |last| last.1);
-    if hard_state.term < last_term || hard_state.term >= TERM_MAX {
-        return Err(RecoverError::TermBehindLog { term: hard_state.term, last_term });
+    let last_term = terms.last().map_or(table.1, |last| last.1.max(table.1));
+    let (term, is_forgetful) = (hard_state.term, matches!(standing, Standing::Forgetful { .. }));
+    if (term < last_term && !is_forgetful) || term.max(last_term) >= TERM_MAX {
+        return Err(RecoverError::TermBehindLog { term, last_term });
     }
-    if hard_state.commit > *last_index {
-        return Err(RecoverError::CommitBeyondLog { commit: hard_state.commit, last_index: *last_index });
+    let last_index = table.0.max(*last_index);
+    if hard_state.commit > last_index && is_whole {
+        return Err(RecoverError::CommitBeyondLog { commit: hard_state.commit, last_index });
     }
     match hard_state.vote.filter(|vote| !config.voters.contains(vote)) {
         Some(vote) => Err(RecoverError::VoteUnknown(vote)),

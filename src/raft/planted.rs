@@ -36,12 +36,22 @@ pub enum PlantedBug {
     LeaseFromReceipt,
     /// A leader that reaches no quorum goes on leading.
     QuorumNeverChecked,
+    /// A replica that may have forgotten votes and entries votes and acknowledges as if it had not.
+    WipedVotesInForgottenTerm,
+    /// A leader counts the acknowledgements of a replica that says it does not count.
+    RecoveringAckCounted,
+    /// A candidate counts the vote of a replica that says it does not count.
+    RecoveringVoteCounted,
+    /// A table that is older than what the log has committed is taken all the same, and cuts the log.
+    SnapshotOlderThanLogTruncates,
+    /// A follower acknowledges a table when it is offered.
+    SnapshotAckBeforeDurable,
 }
 
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::CommitOlderTermByCounting,
         Self::VoteNotDurable,
         Self::AcknowledgeBeforeWrite,
@@ -56,6 +66,11 @@ impl PlantedBug {
         Self::StickinessForgotten,
         Self::LeaseFromReceipt,
         Self::QuorumNeverChecked,
+        Self::WipedVotesInForgottenTerm,
+        Self::RecoveringAckCounted,
+        Self::RecoveringVoteCounted,
+        Self::SnapshotOlderThanLogTruncates,
+        Self::SnapshotAckBeforeDurable,
     ];
 }
 

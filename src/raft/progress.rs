@@ -5,30 +5,39 @@
 //!   Probe ───────────────► Replicate      one append at a time, to find where the logs match;
 //!     ▲                        │          then as many as the window holds
 //!     └────────────────────────┘
-//!       rejected, or something sent was lost
+//!     ▲ rejected, or something sent was lost
+//!     │
+//!     │ a table was sent, or could not be ──── Snapshot ────► Replicate
+//!     │                                          ▲       it holds all before the log's beginning
+//!     └──── what comes next is not in the log ───┘
 //! ```
 //!
 //! Invariants:
-//! - `matched < next`; `matched` only grows: the follower has said that its log is durable and equal up to
-//!   there.
+//! - `counted ≤ matched < next`; both only grow, but where the follower itself says that it lost entries: it
+//!   has said that its log is durable and equal up to there. Only what it said as one that counts
+//!   ([`Voice`]) is in `counted`, and only that decides anything.
+//! - While it fetches a table, no entries are sent to it.
 //! - What is under way is bounded by messages and bytes ([`super::Config`]).
 //! - A lost append is noticed by the next heartbeat's reply: each one under way remembers the last round
 //!   begun before it left, and the reply to a later round tells how far the follower's log matches. No timer,
 //!   and no resend to a follower that only has a slow disk.
 //!
-//! Deliberately absent: a state for a follower that needs a table instead of entries. It is left where it is.
+//! Deliberately absent: the table. The driver sends it, and this only waits for what comes of it.
 
 use std::collections::VecDeque;
 
 use crate::ids::Index;
 
 use super::config::Config;
-use super::message::Willingness;
+use super::message::{Voice, Willingness};
+use super::ready::SnapshotOutcome;
 
 /// See the module's docs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Progress {
     matched: Index,
+    /// How far of that counts towards a quorum.
+    counted: Index,
     next: Index,
     mode: Mode,
     window: VecDeque<InFlight>,
@@ -42,6 +51,10 @@ pub(super) struct Progress {
     pub(super) lease_tick: Option<u64>,
     /// Ticks since it answered anything.
     pub(super) contact_ticks: u32,
+    /// Ticks since it answered as one that counts.
+    pub(super) counted_ticks: u32,
+    /// What its last answer was worth.
+    pub(super) voice: Voice,
     /// Whether it would lead.
     pub(super) willing: Willingness,
 }
@@ -53,6 +66,11 @@ pub(super) enum Mode {
     Probe,
     /// A window of them.
     Replicate,
+    /// None: it fetches a table.
+    Snapshot {
+        /// The index that the table at least goes to.
+        pending: Index,
+    },
 }
 
 /// An append that was not answered yet.
@@ -80,6 +98,7 @@ impl Progress {
     pub(super) fn new(last: Index) -> Self {
         Self {
             matched: Index(0),
+            counted: Index(0),
             next: last.next(),
             mode: Mode::Probe,
             window: VecDeque::new(),
@@ -89,12 +108,19 @@ impl Progress {
             round_acked: 0,
             lease_tick: None,
             contact_ticks: 0,
+            counted_ticks: 0,
+            voice: Voice::Whole,
             willing: Willingness::Willing,
         }
     }
 
     pub(super) fn matched(&self) -> Index {
         self.matched
+    }
+
+    /// How far its copies count towards a quorum.
+    pub(super) fn counted(&self) -> Index {
+        self.counted
     }
 
     pub(super) fn next(&self) -> Index {
@@ -121,6 +147,7 @@ impl Progress {
                 let has_room = self.window.len() < config.window_messages_max;
                 self.next <= last && has_room && self.window_bytes < config.window_bytes_max
             }
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -137,12 +164,32 @@ impl Progress {
         match self.mode {
             Mode::Probe => {}
             Mode::Replicate => self.next = last.next(),
+            Mode::Snapshot { pending } => panic!("entries are sent during a table to {pending}"),
         }
     }
 
+    /// Takes note that the follower answered, and of what its answer is worth.
+    pub(super) fn answered(&mut self, voice: Voice, willing: Willingness) {
+        self.contact_ticks = 0;
+        self.voice = voice;
+        self.willing = willing;
+        if voice.counts() {
+            self.counted_ticks = 0;
+        }
+    }
+
+    /// One tick without an answer.
+    pub(super) fn tick(&mut self) {
+        self.contact_ticks = self.contact_ticks.saturating_add(1);
+        self.counted_ticks = self.counted_ticks.saturating_add(1);
+    }
+
     /// Takes an accepted append, or the like: the follower is durable and equal up to `matched`.
-    pub(super) fn accept(&mut self, matched: Index) {
+    pub(super) fn accept(&mut self, matched: Index, voice: Voice) {
         self.matched = self.matched.max(matched);
+        if voice.counts() {
+            self.counted = self.counted.max(matched);
+        }
         while let Some(first) = self.window.front().filter(|first| first.last <= self.matched) {
             self.window_bytes -= first.bytes;
             self.window.pop_front();
@@ -166,6 +213,7 @@ impl Progress {
         match self.mode {
             Mode::Probe => prev > self.matched && prev.0 == self.next.0 - 1,
             Mode::Replicate => prev > self.matched && prev < self.next,
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -179,6 +227,41 @@ impl Progress {
         self.fetch = FetchState::Idle;
     }
 
+    /// Forgets how far the follower matched: it says itself that it lost entries, and holds at most those up
+    /// to an index. Asks anew behind it.
+    pub(super) fn forget_beyond(&mut self, held: Index) {
+        assert!(held < self.matched, "{held} is still held, {} was matched", self.matched);
+        (self.matched, self.counted, self.commit_told) = (Index(0), Index(0), Index(0));
+        self.probe_from(held.next());
+    }
+
+    /// Sends a table in place of entries: it goes to an index at least.
+    pub(super) fn begin_snapshot(&mut self, pending: Index) {
+        assert!(pending > self.matched, "a table to {pending}, but {} is matched", self.matched);
+        self.probe_from(pending.next());
+        self.mode = Mode::Snapshot { pending };
+    }
+
+    /// Takes note of what became of a table that was sent. What follows is asked with the next heartbeat, so
+    /// that a failure that lasts does not make a busy loop.
+    pub(super) fn end_snapshot(&mut self, outcome: SnapshotOutcome) {
+        let Mode::Snapshot { pending } = self.mode else { return };
+        let from = match outcome {
+            SnapshotOutcome::Finished => self.matched.max(pending),
+            SnapshotOutcome::Failed => self.matched,
+        };
+        self.probe_from(from.next());
+        self.fetch_failed();
+    }
+
+    /// Ends a table's time where the follower holds all before the log's beginning.
+    pub(super) fn resume_at(&mut self, log_start: Index) {
+        if matches!(self.mode, Mode::Snapshot { .. }) && self.matched >= log_start {
+            self.probe_from(self.matched.next());
+            self.mode = Mode::Replicate;
+        }
+    }
+
     /// Takes a heartbeat's reply: up to where the logs are equal, as the follower saw it when it got this
     /// round. What left before the round and has not arrived was lost, and is sent again.
     pub(super) fn heard(&mut self, round: u64, verified: Index) {
@@ -188,7 +271,7 @@ impl Progress {
             return;
         }
         match self.mode {
-            Mode::Probe => self.probe_from(self.next),
+            Mode::Probe | Mode::Snapshot { .. } => self.probe_from(self.next),
             Mode::Replicate => self.probe_from(self.matched.max(verified).next()),
         }
     }

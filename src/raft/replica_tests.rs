@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::ids::{Index, NodeId, Term};
 
-use super::message::{AppendOutcome, Ballot, Body, Campaign, Entry, Message, Willingness};
-use super::ready::{HardState, ReadState, RecoverError, Recovered};
+use super::message::{AppendOutcome, Ballot, Body, Campaign, Entry, Message, Voice, Willingness};
+use super::ready::{HardState, Installed, ReadState, RecoverError, Recovered};
+use super::standing::Standing;
 use super::{Config, Raft, Role};
 
 const ME: NodeId = NodeId(1);
@@ -37,7 +38,7 @@ fn settle(raft: &mut Raft) -> Vec<Message> {
 }
 
 fn from(from: u32, term: u64, body: Body) -> Message {
-    Message { from: NodeId(from), to: ME, term: Term(term), body }
+    Message { from: NodeId(from), to: ME, term: Term(term), voice: Voice::Whole, body }
 }
 
 /// A leader of term 1 whose no-op is committed.
@@ -102,6 +103,7 @@ fn acknowledgements_of_one_ready_are_one() {
         from: ME,
         to: NodeId(2),
         term: Term(1),
+        voice: Voice::Whole,
         body: Body::AppendReply { outcome, willing: Willingness::Willing },
     };
     assert_eq!(persist.then_send, [reply]);
@@ -137,13 +139,14 @@ fn damage_is_told() {
     let new = |recovered| Raft::new(config(), recovered, 0).map(|raft| raft.commit());
     let hard_state = HardState { term: Term(3), vote: None, commit: Index(2) };
     let terms = vec![(Index(1), Term(1)), (Index(2), Term(3))];
-    let sound = Recovered { hard_state, terms, last_index: Index(4) };
+    let sound = Recovered { hard_state, terms, last_index: Index(4), ..Recovered::default() };
     assert_eq!(new(sound.clone()), Ok(Index(2)));
 
     let disordered = vec![(Index(1), Term(3)), (Index(2), Term(3))];
     assert_eq!(new(Recovered { terms: disordered, ..sound.clone() }), Err(RecoverError::TermsDisordered));
     assert_eq!(new(Recovered { last_index: Index(1), ..sound.clone() }), Err(RecoverError::TermsDisordered));
-    assert_eq!(new(Recovered { terms: Vec::new(), ..sound.clone() }), Err(RecoverError::TermsDisordered));
+    let lost = RecoverError::Gap { table: Index(0), first: Index(5) };
+    assert_eq!(new(Recovered { terms: Vec::new(), ..sound.clone() }), Err(lost));
     let state = HardState { term: Term(2), ..hard_state };
     let behind = RecoverError::TermBehindLog { term: Term(2), last_term: Term(3) };
     assert_eq!(new(Recovered { hard_state: state, ..sound.clone() }), Err(behind));
@@ -157,9 +160,54 @@ fn damage_is_told() {
 #[test]
 fn a_log_that_begins_late_is_committed_to_its_beginning() {
     let hard_state = HardState { term: Term(3), vote: None, commit: Index(2) };
-    let recovered = Recovered { hard_state, terms: vec![(Index(7), Term(3))], last_index: Index(9) };
-    let raft = Raft::new(config(), recovered, 0).expect("it makes sense");
-    assert_eq!(raft.commit(), Index(7));
+    let (table, terms) = ((Index(7), Term(3)), vec![(Index(8), Term(3))]);
+    let sound = Recovered { hard_state, table, terms, last_index: Index(9), ..Recovered::default() };
+    let raft = Raft::new(config(), sound.clone(), 0).expect("it makes sense");
+    assert_eq!((raft.commit(), raft.applied_index(), raft.log_start()), (Index(7), Index(7), Index(7)));
+    assert!(raft.has_ready(), "the commit index is told");
+
+    let new = |recovered| Raft::new(config(), recovered, 0).map(|raft| raft.last_index());
+    let alone = Recovered { terms: Vec::new(), last_index: Index(7), ..sound.clone() };
+    assert_eq!(new(alone), Ok(Index(7)));
+    let gap = Recovered { terms: vec![(Index(9), Term(3))], ..sound.clone() };
+    assert_eq!(new(gap), Err(RecoverError::Gap { table: Index(7), first: Index(9) }));
+    let newer = Recovered { table: (Index(7), Term(4)), terms: vec![(Index(8), Term(4))], ..sound };
+    let behind = RecoverError::TermBehindLog { term: Term(3), last_term: Term(4) };
+    assert_eq!(new(newer), Err(behind));
+}
+
+/// The process ended between the table and the record of the log's new beginning.
+#[test]
+fn a_log_that_does_not_lead_up_to_the_table_begins_anew() {
+    let hard_state = HardState { term: Term(5), vote: None, commit: Index(2) };
+    let table = (Index(7), Term(4));
+    for last_index in [Index(0), Index(4), Index(9)] {
+        let terms = vec![(Index(1), Term(1)), (Index(3), Term(3))];
+        let terms = if last_index.0 == 0 { Vec::new() } else { terms };
+        let hard_state = HardState { commit: hard_state.commit.min(last_index), ..hard_state };
+        let recovered = Recovered { hard_state, table, terms, last_index, ..Recovered::default() };
+        let mut raft = Raft::new(config(), recovered, 0).expect("it makes sense");
+        assert_eq!((raft.last_index(), raft.commit()), (Index(7), Index(7)));
+        let persist = raft.ready().persist.expect("the beginning is written");
+        assert_eq!((persist.restart, persist.entries.len()), (Some(table), 0));
+        assert_eq!(persist.hard_state.map(|state| state.commit), Some(Index(7)));
+    }
+    let hard_state = HardState { commit: Index(8), ..hard_state };
+    let terms = vec![(Index(1), Term(3))];
+    let last_index = Index(9);
+    let contradicts = Recovered { hard_state, table, terms, last_index, ..Recovered::default() };
+    let said = Raft::new(config(), contradicts, 0).map(drop);
+    assert_eq!(said, Err(RecoverError::TableContradicted { index: Index(7) }));
+}
+
+#[test]
+fn one_voter_alone_has_nowhere_to_recover_from() {
+    let alone = Config::new(ME, vec![ME]);
+    let damaged = Standing::Damaged { last_index: Index(3), last_term: Term(1) };
+    for standing in [damaged, Standing::Forgetful { episode: 7, told: None }] {
+        let recovered = Recovered { standing, ..Recovered::default() };
+        assert_eq!(Raft::new(alone.clone(), recovered, 0).map(drop), Err(RecoverError::Alone));
+    }
 }
 
 #[test]
@@ -168,7 +216,7 @@ fn strangers_are_not_heard() {
     let vote = |last_index| Body::Vote { last_index, last_term: Term(0), cause: Campaign::Transfer };
     raft.step(from(9, 5, vote(Index(9))));
     raft.step(from(1, 5, vote(Index(9))));
-    raft.step(Message { from: NodeId(2), to: NodeId(3), term: Term(5), body: vote(Index(9)) });
+    raft.step(Message { to: NodeId(3), ..from(2, 5, vote(Index(9))) });
     raft.step(from(2, 1 << 62, vote(Index(9))));
     assert_eq!(raft, fresh());
 }
@@ -198,6 +246,20 @@ impl Liar {
 
     fn term(&mut self) -> Term {
         Term(self.number())
+    }
+
+    fn voice(&mut self) -> Voice {
+        let others = [Voice::Damaged, Voice::Healing, Voice::Forgetful];
+        let other = usize::try_from(self.next() % 12).ok().and_then(|at| others.get(at));
+        other.copied().unwrap_or_default()
+    }
+
+    fn standing(&mut self) -> Standing {
+        match self.next() % 6 {
+            0 => Standing::Damaged { last_index: self.index(), last_term: Term(0) },
+            1 => Standing::Forgetful { episode: self.number(), told: None },
+            _ => Standing::Whole,
+        }
     }
 
     fn ballot(&mut self) -> Ballot {
@@ -238,7 +300,7 @@ impl Liar {
 
     fn body(&mut self) -> Body {
         let willing = Willingness::Willing;
-        match self.next() % 11 {
+        match self.next() % 14 {
             0 => Body::PreVote { last_index: self.index(), last_term: self.term() },
             1 => Body::PreVoteReply { asked: self.term(), ballot: self.ballot() },
             2 => Body::Vote { last_index: self.index(), last_term: self.term(), cause: Campaign::Transfer },
@@ -255,8 +317,20 @@ impl Liar {
                 Body::HeartbeatReply { round, verified, durable, willing }
             }
             9 => Body::TimeoutNow,
+            10 => Body::Snapshot { index: self.index(), term: self.term() },
+            11 => Body::TermAsk { request: self.number() },
+            12 => Body::TermTold { request: self.number() },
             _ => Body::Outdated,
         }
+    }
+}
+
+/// Takes a table of any kind, if one is wanted. What is in it was checked, so that its term is one that was.
+fn liar_installs(liar: &mut Liar, raft: &mut Raft) {
+    let index = Index(liar.number());
+    let term = Term(liar.number().clamp(1, raft.term().0.max(1)));
+    if index.0 < 8 && raft.wants_table(index, term) && liar.next().is_multiple_of(30) {
+        assert_ne!(raft.installed(index, term), Installed::Stale);
     }
 }
 
@@ -267,25 +341,27 @@ fn no_message_panics() {
     let mut roles = [0u32; 4];
     for seed in 1..400 {
         let mut liar = Liar(seed * 0x9e37_79b9);
-        let mut raft = fresh();
+        let recovered = Recovered { standing: liar.standing(), ..Recovered::default() };
+        let mut raft = Raft::new(config(), recovered, 0).expect("an empty log makes sense");
         for _ in 0..300 {
-            match liar.next() % 16 {
+            match liar.next() % 18 {
                 0 => raft.tick(0),
                 1 => raft.campaign(),
                 2 => drop(raft.propose(Bytes::from_static(b"x"))),
                 3 => drop(raft.read(1)),
                 4 => drop(raft.transfer(None)),
+                16 => raft.compact(raft.applied_index().min(raft.persisted_index())),
+                17 => raft.install_failed(),
                 5 => raft.step(from(3, raft.term().0, liar.help(&raft))),
                 _ => {
                     let term = raft.term().0 + u64::from(liar.next().is_multiple_of(40));
                     let peer = 2 + u32::from(liar.next().is_multiple_of(2));
-                    raft.step(from(
-                        peer,
-                        term - term.min(u64::from(liar.next().is_multiple_of(9))),
-                        liar.body(),
-                    ));
+                    let term = term - term.min(u64::from(liar.next().is_multiple_of(9)));
+                    let (body, voice) = (liar.body(), liar.voice());
+                    raft.step(Message { voice, ..from(peer, term, body) });
                 }
             }
+            liar_installs(&mut liar, &mut raft);
             for message in settle(&mut raft) {
                 message.encode(&mut Vec::new());
             }

@@ -6,8 +6,9 @@
 //! - A follower's commit index follows the leader's only as far as its log is known to match.
 //! - At most one append a follower and [`super::Ready`], unless limits of bytes split it.
 //! - A commit index that no append carried reaches a follower by heartbeat at the next tick.
+//! - Answers of one that does not count ([`Voice`]) say where to go on sending, and nothing else.
 //!
-//! Deliberately absent: a follower that needs entries from before the log's beginning is left alone.
+//! Deliberately absent: followers that need what the log no longer holds; see `snapshot`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::ids::{Index, NodeId, Term};
 
 use super::config::Config;
 use super::log::Supply;
-use super::message::{APPEND_ENTRIES_MAX, AppendOutcome, Body, Entry, Message, Willingness};
+use super::message::{APPEND_ENTRIES_MAX, AppendOutcome, Body, Entry, Message, Voice, Willingness};
 use super::planted::planted;
 use super::progress::Progress;
 use super::reads::{LeaseClock, Reads, quorum_of};
@@ -30,7 +31,9 @@ use super::{Raft, RoleState};
 pub(super) struct Leader {
     pub(super) peers: BTreeMap<NodeId, Progress>,
     /// The index of the no-op that opened the term.
-    term_first: Index,
+    pub(super) term_first: Index,
+    /// The commit index at the last regular heartbeat.
+    pub(super) commit_at_heartbeat: Index,
     /// Ticks since the last round was begun.
     pub(super) heartbeat_elapsed: u32,
     /// Bytes of own entries that are not yet committed.
@@ -49,6 +52,8 @@ impl Leader {
         for (id, progress) in &self.peers {
             let (matched, next) = (progress.matched(), progress.next());
             assert!(matched <= last, "node {id} matches to {matched}, but the log ends at {last}");
+            let counted = progress.counted();
+            assert!(counted <= matched, "node {id}: {counted} counted of {matched} matched");
             assert!(
                 matched < next && next.0 <= last.0 + 1,
                 "node {id}: {matched} matched, {next} next of {last}"
@@ -56,9 +61,9 @@ impl Leader {
         }
     }
 
-    /// Ticks since a quorum was last heard.
+    /// Ticks since a quorum was last heard, of those that count.
     pub(super) fn contact_ticks(&self, config: &Config) -> u32 {
-        let silent = self.peers.values().map(|progress| std::cmp::Reverse(progress.contact_ticks));
+        let silent = self.peers.values().map(|progress| std::cmp::Reverse(progress.counted_ticks));
         quorum_of(config, std::cmp::Reverse(0), silent).0
     }
 }
@@ -72,6 +77,7 @@ impl Raft {
         self.role = RoleState::Leader(Box::new(Leader {
             peers,
             term_first: last.next(),
+            commit_at_heartbeat: self.commit,
             heartbeat_elapsed: 0,
             uncommitted_bytes: 0,
             reads: Reads::default(),
@@ -97,9 +103,7 @@ impl Raft {
     pub(super) fn tick_leader(&mut self) {
         let RoleState::Leader(own) = &mut self.role else { return };
         own.heartbeat_elapsed += 1;
-        for progress in own.peers.values_mut() {
-            progress.contact_ticks = progress.contact_ticks.saturating_add(1);
-        }
+        own.peers.values_mut().for_each(Progress::tick);
         let is_heartbeat_due = own.heartbeat_elapsed >= self.config.heartbeat_ticks;
         let is_cut_off = own.contact_ticks(&self.config) >= self.config.election_ticks;
         if (is_cut_off && !planted!(self.config, QuorumNeverChecked)) || self.disk_stalled() {
@@ -110,6 +114,8 @@ impl Raft {
             self.begin_round();
             self.send_heartbeats(|_| true);
             self.repeat_transfer();
+            self.repeat_snapshots();
+            self.open_term_for_recovering();
         } else {
             let commit = self.commit;
             self.send_heartbeats(|progress| progress.commit_told < commit.min(progress.matched()));
@@ -119,6 +125,7 @@ impl Raft {
     /// Sends a heartbeat with the latest round to those that are chosen.
     pub(super) fn send_heartbeats(&mut self, is_chosen: impl Fn(&Progress) -> bool) {
         let (from, term, round, commit) = (self.config.id, self.term, self.round, self.commit);
+        let voice = self.voice_in(term);
         let RoleState::Leader(own) = &mut self.role else { return };
         for (&to, progress) in own.peers.iter_mut().filter(|(_, progress)| is_chosen(progress)) {
             let is_unbounded = planted!(self.config, CommitBeyondMatch);
@@ -127,7 +134,7 @@ impl Raft {
             progress.fetch_again();
             let commit_term = self.log.term_at(commit).unwrap_or(Term(0));
             let body = Body::Heartbeat { commit, commit_term, round };
-            self.out.messages.push(Message { from, to, term, body });
+            self.out.messages.push(Message { from, to, term, voice, body });
         }
     }
 
@@ -167,7 +174,7 @@ impl Raft {
                 false
             }
             Supply::Gone => {
-                progress.fetch_failed();
+                self.begin_snapshot(to);
                 false
             }
         }
@@ -206,21 +213,31 @@ impl Raft {
     }
 
     /// Takes a follower's answer to an append.
-    pub(super) fn on_append_reply(&mut self, from: NodeId, outcome: AppendOutcome, willing: Willingness) {
-        let last = self.log.last_index();
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        voice: Voice,
+        outcome: AppendOutcome,
+        willing: Willingness,
+    ) {
+        let (last, start) = (self.log.last_index(), self.log.start());
+        let counted = self.voice_counted(voice);
         let RoleState::Leader(own) = &mut self.role else { return };
         let Some(progress) = own.peers.get_mut(&from) else { return };
-        progress.contact_ticks = 0;
-        progress.willing = willing;
+        progress.answered(voice, willing);
         match outcome {
-            AppendOutcome::Accepted { matched } if matched <= last => progress.accept(matched),
+            AppendOutcome::Accepted { matched } if matched <= last => {
+                progress.accept(matched, counted);
+                progress.resume_at(start);
+            }
             AppendOutcome::Accepted { .. } => return,
             AppendOutcome::Rejected { prev_index, conflict_index, conflict_term, conflict_first } => {
+                let limit = conflict_index.min(Index(prev_index.0.saturating_sub(1)));
+                let held = self.log.match_below(limit, conflict_term, conflict_first);
                 if progress.is_rejected_at(prev_index) {
-                    let limit = conflict_index.min(prev_index);
-                    let prev = self.log.match_below(limit, conflict_term, conflict_first);
-                    let below = Index(prev_index.0 - 1).min(prev);
-                    progress.probe_from(below.max(progress.matched()).next());
+                    progress.probe_from(held.max(progress.matched()).next());
+                } else if voice != Voice::Whole && prev_index <= progress.matched() && prev_index.0 > 0 {
+                    progress.forget_beyond(held);
                 }
             }
         }
@@ -232,25 +249,35 @@ impl Raft {
     /// matches.
     pub(super) fn on_heartbeat_reply(
         &mut self,
-        from: NodeId,
+        (from, voice): (NodeId, Voice),
         round: u64,
-        verified: Index,
-        durable: Index,
+        (verified, durable): (Index, Index),
         willing: Willingness,
     ) {
-        let last = self.log.last_index();
+        let (last, start) = (self.log.last_index(), self.log.start());
+        let counted = self.voice_counted(voice);
         let RoleState::Leader(own) = &mut self.role else { return };
         let Some(progress) = own.peers.get_mut(&from) else { return };
         if round > self.round || verified > last || durable > verified {
             return;
         }
-        progress.contact_ticks = 0;
-        progress.willing = willing;
-        progress.accept(durable);
+        progress.answered(voice, willing);
+        progress.accept(durable, counted);
+        if voice != Voice::Whole && verified < progress.matched() {
+            progress.forget_beyond(verified);
+        }
         progress.heard(round, verified);
-        self.note_round(from, round);
+        progress.resume_at(start);
+        if voice.counts() {
+            self.note_round(from, round);
+        }
         self.advance_commit();
         self.push_transfer();
+    }
+
+    /// What a follower's voice is worth here.
+    fn voice_counted(&self, voice: Voice) -> Voice {
+        if planted!(self.config, RecoveringAckCounted) { Voice::Whole } else { voice }
     }
 
     /// Commits what a quorum holds, if it is of the current term. The own copy counts as far as it is
@@ -259,8 +286,8 @@ impl Raft {
         let RoleState::Leader(own) = &mut self.role else { return };
         let is_early = planted!(self.config, OwnCopyCountedEarly);
         let own_copy = if is_early { self.log.last_index() } else { self.log.persisted() };
-        let matched = own.peers.values().map(Progress::matched);
-        let reached = quorum_of(&self.config, own_copy, matched);
+        let counted = own.peers.values().map(Progress::counted);
+        let reached = quorum_of(&self.config, own_copy, counted);
         let is_current = self.log.term_at(reached) == Some(self.term);
         if reached <= self.commit || !(is_current || planted!(self.config, CommitOlderTermByCounting)) {
             return;
@@ -276,7 +303,7 @@ impl Raft {
 /// The follower's side.
 impl Raft {
     /// A leader of the current term was heard. False where this replica leads itself, so that somebody lies.
-    fn hear_leader(&mut self, from: NodeId) -> bool {
+    pub(super) fn hear_leader(&mut self, from: NodeId) -> bool {
         if matches!(self.role, RoleState::Leader(_)) || self.leader().is_some_and(|leader| leader != from) {
             return false;
         }
@@ -342,7 +369,7 @@ impl Raft {
 
     /// Says, once it is true, that the log is durable and equal up to an index. The latest of several in a
     /// row is enough.
-    fn acknowledge(&mut self, to: NodeId, matched: Index) {
+    pub(super) fn acknowledge(&mut self, to: NodeId, matched: Index) {
         let body =
             Body::AppendReply { outcome: AppendOutcome::Accepted { matched }, willing: self.willingness };
         if planted!(self.config, AcknowledgeBeforeWrite) {
@@ -362,7 +389,7 @@ impl Raft {
     }
 
     /// Follows the leader's commit index, as far as the own log is known to match.
-    fn follow_commit(&mut self, commit: Index) {
+    pub(super) fn follow_commit(&mut self, commit: Index) {
         let is_unbounded = planted!(self.config, CommitBeyondMatch);
         let limit = if is_unbounded { self.log.last_index() } else { self.verified };
         self.commit = self.commit.max(commit.min(limit));

@@ -14,7 +14,7 @@
 
 use crate::ids::NodeId;
 
-use super::message::{Body, Willingness};
+use super::message::{Body, Voice, Willingness};
 use super::planted::planted;
 use super::ready::TransferError;
 use super::{Raft, RoleState};
@@ -52,7 +52,9 @@ impl Raft {
     /// The node named, or else the one with the longest log, if it was heard within T and would lead.
     fn transfer_target(&self, to: Option<NodeId>) -> Option<NodeId> {
         let peers = self.peers();
-        let may_lead = |peer: &&super::Peer| peer.is_active && peer.willing == Willingness::Willing;
+        let may_lead = |peer: &&super::Peer| {
+            peer.is_active && peer.willing == Willingness::Willing && peer.voice == Voice::Whole
+        };
         let is_wanted = |peer: &&super::Peer| to.is_none_or(|to| to == peer.id);
         let best = peers.iter().filter(may_lead).filter(is_wanted).max_by_key(|peer| peer.matched);
         best.map(|peer| peer.id)
@@ -64,7 +66,7 @@ impl Raft {
         let RoleState::Leader(own) = &mut self.role else { return };
         let Some(transfer) = &mut own.transfer else { return };
         let Some(progress) = own.peers.get(&transfer.to) else { return };
-        if progress.willing == Willingness::Draining {
+        if progress.willing == Willingness::Draining || progress.voice != Voice::Whole {
             own.transfer = None;
             return;
         }

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use crate::ids::{Index, NodeId, Term};
 
 use super::ready::Completion;
+use super::standing::Standing;
 
 /// The most persists under way. Requests that would add one are dropped beyond it, as the network may drop
 /// them.
@@ -29,6 +30,8 @@ pub(super) struct Writes {
     number: u64,
     /// Term and vote that are known to be durable.
     durable: (Term, Option<NodeId>),
+    /// The standing that is known to be durable; `None` until one is that is not [`Standing::Whole`].
+    standing: Option<Standing>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +43,8 @@ struct Write {
     kept: Option<Index>,
     /// Term and vote, where it carries them.
     ballot: Option<(Term, Option<NodeId>)>,
+    /// The standing, where it carries it.
+    standing: Option<Standing>,
     /// The tick at which it was handed out.
     since_tick: u64,
 }
@@ -55,8 +60,8 @@ pub(super) struct Durable {
 
 impl Writes {
     /// Nothing under way, and this durable.
-    pub(super) fn new(term: Term, vote: Option<NodeId>) -> Self {
-        Self { pending: VecDeque::new(), number: 0, durable: (term, vote) }
+    pub(super) fn new(term: Term, vote: Option<NodeId>, standing: Option<Standing>) -> Self {
+        Self { pending: VecDeque::new(), number: 0, durable: (term, vote), standing }
     }
 
     /// Notes a persist that is handed out now, and numbers it.
@@ -64,11 +69,12 @@ impl Writes {
         &mut self,
         last: Option<(Index, Term)>,
         ballot: Option<(Term, Option<NodeId>)>,
+        standing: Option<Standing>,
         since_tick: u64,
     ) -> u64 {
         self.number += 1;
         let kept = last.map(|(index, _)| index);
-        self.pending.push_back(Write { number: self.number, last, kept, ballot, since_tick });
+        self.pending.push_back(Write { number: self.number, last, kept, ballot, standing, since_tick });
         self.number
     }
 
@@ -96,6 +102,7 @@ impl Writes {
             durable.kept = write.kept.or(durable.kept);
             durable.written = write.last.or(durable.written);
             self.durable = write.ballot.unwrap_or(self.durable);
+            self.standing = write.standing.or(self.standing);
             self.pending.pop_front();
         }
         durable
@@ -104,6 +111,11 @@ impl Writes {
     /// Term and vote that are known to be durable.
     pub(super) fn durable_ballot(&self) -> (Term, Option<NodeId>) {
         self.durable
+    }
+
+    /// The standing that is known to be durable, if one is.
+    pub(super) fn durable_standing(&self) -> Option<Standing> {
+        self.standing
     }
 
     /// Whether everything handed out is durable.

@@ -109,6 +109,9 @@ impl Parcel {
                     | Body::AppendReply { .. }
                     | Body::Heartbeat { .. }
                     | Body::HeartbeatReply { .. }
+                    | Body::Snapshot { .. }
+                    | Body::TermAsk { .. }
+                    | Body::TermTold { .. }
                     | Body::TimeoutNow
                     | Body::Outdated => 0,
                 },

@@ -1,12 +1,14 @@
 //! Random runs: a network that loses, repeats and reorders, disks that take their time, crashes that lose
-//! what was not written, cuts; and then peace, in which the cluster has to make progress.
+//! what was not written, cuts, tables in place of logs, disks that lose what they held; and then peace, in
+//! which the cluster has to make progress and every replica becomes whole.
 //!
-//! One seed is one run. The checks of [`super::checks`] hold at every step.
+//! One seed is one run. The checks of [`super::checks`] hold at every step. What is lost stays within a
+//! budget ([`Chaos::may_lose`]): beyond it no cluster could come back.
 
-use distribkv::ids::NodeId;
-use distribkv::raft::{Config, ReadMode, Role, Willingness};
+use distribkv::ids::{Index, NodeId, Term};
+use distribkv::raft::{Config, ReadMode, Role, SnapshotOutcome, Standing, Willingness};
 
-use super::{Cluster, config};
+use super::{Cluster, Disk, config};
 
 /// Random numbers of a seed (splitmix64).
 #[derive(Clone)]
@@ -33,7 +35,7 @@ impl Chance {
 /// The settings that a seed stands for: sizes of clusters, windows and caches vary.
 pub fn config_of(seed: u64) -> Config {
     let mut chance = Chance::new(seed ^ 0x00c0_ffee);
-    let mut config = config([3, 3, 5, 3, 1][chance.below(5)]);
+    let mut config = config([3, 3, 5, 3, 1, 2, 4, 3][chance.below(8)]);
     config.append_bytes_max = [60, 150, 1 << 20][chance.below(3)];
     config.window_messages_max = [1, 2, 64][chance.below(3)];
     config.cache_bytes_max = [0, 300, 8 << 20][chance.below(3)];
@@ -65,13 +67,28 @@ pub struct Chaos {
     count: u64,
     /// A process that is stopped: it gets no ticks and no messages.
     paused: Option<NodeId>,
+    /// In how many of a thousand steps a disk loses something.
+    losses: usize,
+}
+
+/// What a disk loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// All, and nobody knows what it was.
+    Wiped,
+    /// The log's end, of which the last entry is known.
+    Tail,
+    /// Log and table, but for the last entry's name.
+    Table,
 }
 
 impl Chaos {
     fn new(seed: u64, config: Config) -> Self {
         let mut cluster = Cluster::new(config);
         cluster.nodes.values_mut().for_each(|node| node.is_manual = true);
-        Self { cluster, chance: Chance::new(seed), seed, count: 0, paused: None }
+        let mut chance = Chance::new(seed);
+        let losses = [0, 3, 10][chance.below(3)];
+        Self { cluster, chance, seed, count: 0, paused: None, losses }
     }
 
     fn check(&mut self) -> Result<(), String> {
@@ -102,7 +119,10 @@ impl Chaos {
     }
 
     fn step(&mut self) {
-        match self.chance.below(100) {
+        if self.chance.below(1000) < self.losses {
+            self.lose();
+        }
+        match self.chance.below(105) {
             0..45 => self.network(),
             45..70 => {
                 let id = self.any_node();
@@ -116,6 +136,12 @@ impl Chaos {
             96 => self.cut(),
             97 => self.heal(),
             98 => self.transfer(),
+            99 | 100 => self.compact(),
+            101 | 102 => {
+                let id = self.any_node();
+                self.cluster.install(id);
+            }
+            103 => self.report(),
             _ => {
                 let id = self.any_node();
                 self.cluster.act(id, distribkv::raft::Raft::campaign);
@@ -214,6 +240,73 @@ impl Chaos {
         self.cluster.act(id, |raft| raft.transfer(Some(to)).is_ok());
     }
 
+    fn compact(&mut self) {
+        let id = self.any_node();
+        let applied = self.cluster.node(id).applied;
+        let kept = u64::try_from(self.chance.below(4)).expect("small");
+        self.cluster.compact(id, Index(applied.0.saturating_sub(kept)));
+    }
+
+    /// A leader hears something of a table that it sent, true or not.
+    fn report(&mut self) {
+        let (id, to) = (self.likely_leader(), self.any_node());
+        let outcome = [SnapshotOutcome::Finished, SnapshotOutcome::Failed][self.chance.below(2)];
+        self.cluster.act(id, |raft| raft.snapshot_ended(to, outcome));
+    }
+
+    fn lose(&mut self) {
+        let id = self.any_node();
+        let loss = [Loss::Wiped, Loss::Tail, Loss::Table][self.chance.below(3)];
+        if !self.may_lose(id, loss) {
+            return;
+        }
+        let episode = self.chance.next() | 1;
+        let length = self.cluster.node(id).disk.entries.len();
+        match loss {
+            Loss::Wiped => self.cluster.wipe(id, episode),
+            Loss::Tail => {
+                let keep = self.chance.below(length + 1);
+                self.cluster.damage(id, keep, episode);
+            }
+            Loss::Table => self.cluster.damage_table(id, episode),
+        }
+        self.cluster.events.push(format!("n{id} has lost: {loss:?}"));
+    }
+
+    /// Whether a node may lose something: as long as a quorum stays whole, anything may be lost elsewhere.
+    /// Beyond that the nodes that forget are a minority all the same, and somebody whole still holds all that
+    /// is committed and would be elected by those who know what they lost.
+    fn may_lose(&self, id: NodeId, loss: Loss) -> bool {
+        let nodes = &self.cluster.nodes;
+        let minority = if nodes.len() == 2 { 1 } else { nodes.len() - self.cluster.config.quorum() };
+        let disks = || nodes.values().filter(|node| node.id != id).map(|node| &node.disk);
+        let is_forgetful = |disk: &&Disk| matches!(disk.standing, Standing::Forgetful { .. });
+        if disks().filter(|disk| disk.standing != Standing::Whole).count() < minority {
+            return true;
+        }
+        if loss == Loss::Wiped || disks().filter(is_forgetful).count() > minority {
+            return false;
+        }
+        let lost = Disk {
+            standing: Standing::Damaged { last_index: Index(0), last_term: Term(0) },
+            ..nodes[&id].disk.clone()
+        };
+        let floor = |disk: &Disk| match disk.standing {
+            Standing::Damaged { last_index, last_term } => disk.end().max((last_term, last_index)),
+            Standing::Whole => disk.end(),
+            Standing::Forgetful { .. } => (Term(u64::MAX), Index(0)),
+        };
+        let others: Vec<_> = disks().cloned().chain([lost]).collect();
+        let would_be_elected = |best: &&Disk| {
+            let votes = others.iter().filter(|disk| floor(disk) <= best.end()).count();
+            let holds_all = self.cluster.checks.committed().all(|entry| best.holds(entry));
+            votes >= self.cluster.config.quorum() && holds_all
+        };
+        let is_quiet = nodes.values().all(|node| node.writing.is_empty()) && self.cluster.wire.is_empty();
+        let whole = others.iter().filter(|disk| disk.standing == Standing::Whole);
+        is_quiet && whole.into_iter().any(|disk| would_be_elected(&disk))
+    }
+
     /// Everyone runs, nothing is lost: one more proposal must commit everywhere.
     fn make_peace(&mut self) {
         self.cluster.cut.clear();
@@ -226,8 +319,14 @@ impl Chaos {
         }
         let last = format!("last of {}", self.seed);
         for round in 0..300 {
+            if !self.cluster.checks.violations.is_empty() {
+                return;
+            }
             self.tick_all();
             self.cluster.stabilize();
+            for id in self.cluster.config.voters.clone() {
+                self.cluster.install(id);
+            }
             if round == 200 {
                 let id = self.likely_leader();
                 self.cluster.propose(id.0, &last);
@@ -236,9 +335,10 @@ impl Chaos {
         for id in self.cluster.config.voters.clone() {
             let node = self.cluster.node(id);
             let has_it = node.log.last().is_some_and(|entry| entry.data == last.as_bytes());
-            if !has_it || node.applied.0 != u64::try_from(node.log.len()).expect("small") {
-                let what =
-                    format!("no progress in peace: n{id} applied {} of {}", node.applied, node.log.len());
+            let is_whole = node.disk.standing == Standing::Whole;
+            if !has_it || !is_whole || node.applied.0 != u64::try_from(node.log.len()).expect("small") {
+                let (applied, length, standing) = (node.applied, node.log.len(), node.disk.standing);
+                let what = format!("no progress in peace: n{id} applied {applied} of {length}, {standing:?}");
                 self.cluster.checks.violation(what);
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use distribkv::ids::{Index, NodeId, Term};
-use distribkv::raft::{AppendOutcome, Ballot, Body, Entry, Message, ReadState, Role};
+use distribkv::raft::{AppendOutcome, Ballot, Body, Entry, Message, ReadState, Role, Standing, Voice};
 
 use super::{Node, describe, place};
 
@@ -31,12 +31,17 @@ impl Checks {
         self.committed.last_key_value().map_or(Index(0), |(&index, _)| index)
     }
 
+    /// Every committed entry.
+    pub fn committed(&self) -> impl Iterator<Item = &Entry> {
+        self.committed.values().map(|(entry, _)| entry)
+    }
+
     /// A promise must not leave before it is durable.
     pub fn on_send(&mut self, message: &Message, nodes: &BTreeMap<NodeId, Node>) {
         let (from, to) = (&nodes[&message.from], &nodes[&message.to]);
         let durable = from.disk.hard_state;
         let has_term = durable.term >= message.term;
-        let last = from.disk.entries.last().map_or(Index(0), |entry| entry.index);
+        let last = from.disk.last_index();
         let is_kept = match message.body {
             Body::VoteReply { ballot: Ballot::Granted } => {
                 durable.term > message.term || (has_term && durable.vote == Some(message.to))
@@ -52,11 +57,49 @@ impl Checks {
             | Body::Append { .. }
             | Body::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. }
             | Body::Heartbeat { .. }
+            | Body::TermAsk { .. }
+            | Body::TermTold { .. }
             | Body::Outdated => true,
-            Body::TimeoutNow => to.disk.entries.len() >= from.log.len(),
+            Body::Snapshot { index, term } => {
+                from.disk.table.get(place(index)).is_some_and(|last| last.term == term)
+            }
+            Body::TimeoutNow => {
+                let is_whole = to.disk.standing == Standing::Whole;
+                !is_whole || place(to.disk.last_index().next()) >= from.log.len()
+            }
         };
         if !is_kept {
             self.violation(format!("told before it is so: {}", describe::message(message)));
+        }
+        self.check_voice(message, from.disk.standing, nodes.len());
+    }
+
+    /// Who lost something says so, and one that was told no terms says nothing at all.
+    fn check_voice(&mut self, message: &Message, standing: Standing, voters: usize) {
+        let is_ask = matches!(message.body, Body::TermAsk { .. });
+        let is_honest = match standing {
+            Standing::Whole => true,
+            Standing::Damaged { .. } => message.voice != Voice::Whole,
+            Standing::Forgetful { told: Some(told), .. } => {
+                !message.voice.counts() || (voters == 2 && message.term.next() > told)
+            }
+            Standing::Forgetful { told: None, .. } => is_ask,
+        };
+        if !is_honest {
+            let what = describe::message(message);
+            self.violation(format!("one that is {standing:?} says: {what}"));
+        }
+    }
+
+    /// A table holds what was committed, and takes nothing back.
+    pub fn on_install(&mut self, id: NodeId, applied: Index, table: &[Entry]) {
+        let differs = |entry: &&Entry| self.committed.get(&entry.index).map(|known| &known.0) != Some(*entry);
+        if let Some(entry) = table.iter().find(differs) {
+            let what = describe::entry(entry);
+            self.violation(format!("n{id} takes a table with {what}, which is not committed"));
+        }
+        if place(applied.next()) > table.len() {
+            self.violation(format!("n{id} applied {applied}, and takes a table to {}", table.len()));
         }
     }
 
@@ -69,7 +112,8 @@ impl Checks {
             }
             return;
         }
-        let holds = |node: &&Node| node.disk.entries.get(place(entry.index)) == Some(entry);
+        // An acknowledgement may outlive the disk that it told the truth about.
+        let holds = |node: &&Node| node.disk.holds(entry) || node.disk.standing != Standing::Whole;
         let count = nodes.values().filter(holds).count();
         if count < self.quorum {
             let what = describe::entry(entry);
@@ -112,7 +156,7 @@ impl Checks {
             self.violation(format!("election safety: n{first} and n{id} lead in term {term}"));
         }
         for (index, (entry, said_in)) in &self.committed {
-            if *said_in <= term && raft.term_at(*index) != Some(entry.term) {
+            if *said_in <= term && node.log.get(place(*index)) != Some(entry) {
                 let what = describe::entry(entry);
                 self.violations.push(format!("leader completeness: n{id} leads term {term} without {what}"));
                 return;
@@ -123,10 +167,12 @@ impl Checks {
     /// What a replica takes for durable is on its disk, as its log has it now.
     fn check_persisted(&mut self, node: &Node) {
         let Some(raft) = &node.raft else { return };
-        let upto = usize::try_from(raft.persisted_index().0).expect("test logs are short");
-        let on_disk = node.disk.entries.iter().take(upto).map(|entry| Some(entry.term));
-        let in_log = (1..=raft.persisted_index().0).map(|index| raft.term_at(Index(index)));
-        if node.disk.entries.len() < upto || !on_disk.eq(in_log) {
+        let upto = place(raft.persisted_index().next());
+        let start = place(raft.log_start().next());
+        let is_there = node.log.iter().take(upto).all(|entry| node.disk.holds(entry));
+        let in_log = (1..).zip(&node.log).skip(start).take(upto.saturating_sub(start));
+        let differs = |(index, entry): (u64, &Entry)| raft.term_at(Index(index)) != Some(entry.term);
+        if node.log.len() < upto || !is_there || in_log.into_iter().any(differs) {
             self.violation(format!("n{} takes {upto} for durable, which its disk does not hold", node.id));
         }
     }

@@ -2,8 +2,8 @@
 
 use distribkv::ids::{NodeId, Term};
 use distribkv::raft::{
-    AppendOutcome, Ballot, Body, Campaign, Entry, Message, Persist, ProposeError, ReadError, Role,
-    TransferError, Willingness,
+    AppendOutcome, Ballot, Body, Campaign, Entry, Message, Persist, ProposeError, ReadError, Role, Standing,
+    TransferError, Voice, Willingness,
 };
 
 /// `3@2 "x"`: index, term and data.
@@ -34,14 +34,18 @@ pub fn kind(body: &Body) -> &'static str {
         Body::HeartbeatReply { .. } => "HeartbeatReply",
         Body::TimeoutNow => "TimeoutNow",
         Body::Outdated => "Outdated",
+        Body::Snapshot { .. } => "Snapshot",
+        Body::TermAsk { .. } => "TermAsk",
+        Body::TermTold { .. } => "TermTold",
     }
 }
 
 pub fn message(message: &Message) -> String {
-    let Message { from, to, term, body } = message;
+    let Message { from, to, term, voice, body } = message;
     let head = format!("n{from}->n{to} {} term={term}", kind(body));
     let rest = details(body);
-    if rest.is_empty() { head } else { format!("{head} {rest}") }
+    let line = if rest.is_empty() { head } else { format!("{head} {rest}") };
+    line + voice_suffix(*voice)
 }
 
 fn details(body: &Body) -> String {
@@ -64,6 +68,31 @@ fn details(body: &Body) -> String {
             format!("round={round} verified={verified} durable={durable}") + willing_suffix(*willing)
         }
         Body::TimeoutNow | Body::Outdated => String::new(),
+        Body::Snapshot { index, term } => format!("table={index}@{term}"),
+        Body::TermAsk { request } | Body::TermTold { request } => format!("request={request}"),
+    }
+}
+
+fn voice_suffix(voice: Voice) -> &'static str {
+    match voice {
+        Voice::Whole => "",
+        Voice::Damaged => " (damaged)",
+        Voice::Healing => " (healing)",
+        Voice::Forgetful => " (forgetful)",
+    }
+}
+
+/// What a replica still knows of its past.
+pub fn standing(standing: Standing) -> String {
+    match standing {
+        Standing::Whole => "whole".to_owned(),
+        Standing::Damaged { last_index, last_term } => {
+            format!("damaged, its log ended with {last_index}@{last_term}")
+        }
+        Standing::Forgetful { episode, told: None } => format!("forgetful since {episode}"),
+        Standing::Forgetful { episode, told: Some(told) } => {
+            format!("forgetful since {episode}, told {told}")
+        }
     }
 }
 
@@ -95,6 +124,12 @@ pub fn persist(id: NodeId, persist: &Persist) -> String {
     if let Some(state) = persist.hard_state {
         let vote = state.vote.map_or("-".to_owned(), |vote| format!("n{vote}"));
         line += &format!(" term={} vote={vote} commit={}", state.term, state.commit);
+    }
+    if let Some(now) = persist.standing {
+        line += &format!(" {}", standing(now));
+    }
+    if let Some((index, term)) = persist.restart {
+        line += &format!(" begins after {index}@{term}");
     }
     if !persist.entries.is_empty() {
         line += &format!(" [{}]", entries(&persist.entries));

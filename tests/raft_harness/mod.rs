@@ -15,36 +15,79 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use distribkv::ids::{Index, NodeId, Term};
 use distribkv::raft::{
-    Config, Entry, Fetch, HardState, Message, Persist, Raft, ReadMode, Ready, Recovered, Role,
+    Config, Entry, Fetch, HardState, Installed, Message, Persist, Raft, ReadMode, Ready, Recovered, Role,
+    SnapshotOffer, Standing,
 };
 
 use checks::Checks;
 
-/// What a replica's disk holds.
+/// What a replica's disk holds. A table is here the entries that were applied to make it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Disk {
     pub hard_state: HardState,
+    pub standing: Standing,
+    /// All entries. Those up to `released` are no longer in the log, only in the table.
     pub entries: Vec<Entry>,
+    pub released: usize,
+    pub table: Vec<Entry>,
 }
 
 impl Disk {
     /// Carries a write out.
     pub fn write(&mut self, persist: &Persist) {
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        self.standing = persist.standing.unwrap_or(self.standing);
+        if let Some((index, _)) = persist.restart {
+            let length = place(index.next());
+            assert!(length <= self.table.len(), "the log begins anew at {index}, which no table holds");
+            self.entries = self.table[..length].to_vec();
+            self.released = length;
+        }
         overwrite(&mut self.entries, &persist.entries);
+    }
+
+    /// Whether an entry is on it, in the log or in the table.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        let at = place(entry.index);
+        let in_log = self.entries.get(at).filter(|_| at >= self.released);
+        in_log == Some(entry) || self.table.get(at) == Some(entry)
+    }
+
+    /// Term and index of the last entry, in the order that votes go by.
+    pub fn end(&self) -> (Term, Index) {
+        let of = |entry: Option<&Entry>| entry.map_or((Term(0), Index(0)), |last| (last.term, last.index));
+        of(self.entries.last()).max(of(self.table.last()))
+    }
+
+    /// The last entry's index.
+    pub fn last_index(&self) -> Index {
+        let length = self.entries.len().max(self.table.len());
+        Index(u64::try_from(length).expect("test logs are short"))
     }
 
     /// What a replica that starts from here is told.
     pub fn recovered(&self) -> Recovered {
-        let mut terms: Vec<(Index, Term)> = Vec::new();
-        for entry in &self.entries {
-            if terms.last().is_none_or(|last| last.1 != entry.term) {
-                terms.push((entry.index, entry.term));
-            }
+        let log = &self.entries[self.released.min(self.entries.len())..];
+        let table = self.table.last().map_or((Index(0), Term(0)), |last| (last.index, last.term));
+        Recovered {
+            hard_state: self.hard_state,
+            standing: self.standing,
+            table,
+            terms: runs(log),
+            last_index: Index(u64::try_from(self.entries.len()).expect("test logs are short")),
         }
-        let last_index = self.entries.last().map_or(Index(0), |entry| entry.index);
-        Recovered { hard_state: self.hard_state, terms, last_index }
     }
+}
+
+/// The first index of each run of entries of one term, and the term.
+pub fn runs(log: &[Entry]) -> Vec<(Index, Term)> {
+    let mut terms: Vec<(Index, Term)> = Vec::new();
+    for entry in log {
+        if terms.last().is_none_or(|last| last.1 != entry.term) {
+            terms.push((entry.index, entry.term));
+        }
+    }
+    terms
 }
 
 /// Puts entries into a log, over whatever is there from the first one's place on.
@@ -73,6 +116,8 @@ pub struct Node {
     /// The log with what is being written.
     pub log: Vec<Entry>,
     pub applied: Index,
+    /// The table that it was offered and has not fetched.
+    pub offer: Option<SnapshotOffer>,
     /// Reads under way: the index that the answer has to reach.
     pub reads: BTreeMap<u64, Index>,
     /// Whether writes become durable only when the test says so.
@@ -124,6 +169,7 @@ impl Cluster {
                 writing: VecDeque::new(),
                 log: Vec::new(),
                 applied: Index(0),
+                offer: None,
                 reads: BTreeMap::new(),
                 is_manual: false,
                 told,
@@ -140,10 +186,15 @@ impl Cluster {
         config.id = id;
         let node = self.node_mut(id);
         let recovered = node.disk.recovered();
-        node.told = (Role::Follower, recovered.hard_state.term, None);
+        let raft = Raft::new(config, recovered, jitter).expect("a test's disk makes sense");
+        node.told = (Role::Follower, raft.term(), None);
         node.log.clone_from(&node.disk.entries);
-        node.applied = Index(0);
-        node.raft = Some(Raft::new(config, recovered, jitter).expect("a test's disk makes sense"));
+        if raft.last_index() == raft.log_start() {
+            node.log.clone_from(&node.disk.table);
+        }
+        node.applied = raft.log_start();
+        node.offer = None;
+        node.raft = Some(raft);
         self.pump(id);
     }
 
@@ -157,7 +208,92 @@ impl Cluster {
         node.raft = None;
         node.reads.clear();
         node.log.clone_from(&node.disk.entries);
+        if node.log.len() < node.disk.table.len() {
+            node.log.clone_from(&node.disk.table);
+        }
         self.events.push(format!("n{id} is down"));
+    }
+
+    /// Stops a node and takes everything from it; it comes back as one that forgot.
+    pub fn wipe(&mut self, id: NodeId, episode: u64) {
+        self.crash(id, 0);
+        let standing = Standing::Forgetful { episode, told: None };
+        let node = self.node_mut(id);
+        node.disk = Disk { standing, ..Disk::default() };
+        node.log.clear();
+    }
+
+    /// Stops a node and takes the end of its log from it, from behind an index, or from the table's end where
+    /// that is further; what it still knows is where its log ended, unless it was forgetful before.
+    pub fn damage(&mut self, id: NodeId, keep: usize, episode: u64) {
+        self.crash(id, 0);
+        let node = self.node_mut(id);
+        let disk = &mut node.disk;
+        let (last_term, last_index) = disk.end();
+        disk.standing = disk.standing.after_damage(last_index, last_term, episode);
+        disk.entries.truncate(keep.max(disk.table.len()));
+        node.log.clone_from(&disk.entries);
+    }
+
+    /// The same, and the table is lost too, so that nothing is left.
+    pub fn damage_table(&mut self, id: NodeId, episode: u64) {
+        self.damage(id, 0, episode);
+        let node = self.node_mut(id);
+        (node.disk.released, node.log) = (0, Vec::new());
+        node.disk.entries.clear();
+        node.disk.table.clear();
+    }
+
+    /// Makes a table of all that a node has applied and its log holds durably, and lets go of the log up to
+    /// an index.
+    pub fn compact(&mut self, id: NodeId, index: Index) {
+        let node = self.node_mut(id);
+        let Some(raft) = node.raft.as_mut() else { return };
+        let last = place(node.applied.min(raft.persisted_index()).next());
+        if last > node.disk.table.len() {
+            node.disk.table = node.log[..last].to_vec();
+        }
+        let index = index.min(Index(u64::try_from(last).expect("test logs are short")));
+        raft.compact(index);
+        node.disk.released = node.disk.released.max(place(index.next()));
+        self.pump(id);
+    }
+
+    /// Lets a node have the table that it was offered, if the other is there to give it.
+    pub fn install(&mut self, id: NodeId) {
+        let Some(offer) = self.node(id).offer else { return };
+        let giver = self.node(offer.from);
+        let has_it = giver.disk.table.get(place(offer.index)).is_some_and(|last| last.term == offer.term);
+        let is_there = giver.raft.is_some() && !self.cut.contains(&(offer.from, id)) && has_it;
+        let table = giver.disk.table.clone();
+        let node = self.node_mut(id);
+        node.offer = None;
+        let Some(raft) = node.raft.as_mut() else { return };
+        let is_wanted = |last: &&Entry| is_there && raft.wants_table(last.index, last.term);
+        let Some(last) = table.last().filter(is_wanted) else {
+            raft.install_failed();
+            self.events.push(format!("n{id} cannot have the table of n{}", offer.from));
+            return self.pump(id);
+        };
+        let (index, term) = (last.index, last.term);
+        node.disk.table.clone_from(&table);
+        self.events.push(format!("n{id} has the table to {index}@{term} of n{}", offer.from));
+        self.checks.on_install(id, self.node(id).applied, &table);
+        self.take_table(id, &table, (index, term));
+        self.pump(id);
+    }
+
+    fn take_table(&mut self, id: NodeId, table: &[Entry], (index, term): (Index, Term)) {
+        let node = self.node_mut(id);
+        let Some(raft) = node.raft.as_mut() else { return };
+        match raft.installed(index, term) {
+            Installed::Restarted => {
+                node.log = table.to_vec();
+                node.applied = index;
+            }
+            Installed::Kept => node.applied = node.applied.max(index),
+            Installed::Stale => {}
+        }
     }
 
     /// Stops a node, sets its disk, and starts it again.
@@ -295,7 +431,7 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, id: NodeId, ready: Ready) {
-        let Ready { messages, persist, commit, reads, reads_lost, fetch } = ready;
+        let Ready { messages, persist, commit, reads, reads_lost, fetch, snapshots, offer } = ready;
         for message in messages {
             self.send(message);
         }
@@ -317,6 +453,14 @@ impl Cluster {
         }
         for fetch in fetch {
             self.answer_fetch(id, fetch);
+        }
+        for need in snapshots {
+            self.events.push(format!("n{id} has a table to {} for n{}", need.index, need.to));
+        }
+        if let Some(offer) = offer {
+            let SnapshotOffer { from, index, term } = offer;
+            self.events.push(format!("n{id} is offered a table to {index}@{term} by n{from}"));
+            self.node_mut(id).offer = Some(offer);
         }
     }
 
@@ -340,6 +484,7 @@ impl Cluster {
     fn answer_fetch(&mut self, id: NodeId, fetch: Fetch) {
         self.events.push(format!("n{id} reads {}..{} for n{}", fetch.first, fetch.last, fetch.to));
         let node = self.node_mut(id);
+        assert!(place(fetch.first) >= node.disk.released, "n{id} reads {fetch:?}, which its log let go");
         let mut bytes = 0;
         let mut entries = Vec::new();
         for entry in &node.log[place(fetch.first)..=place(fetch.last)] {
