@@ -139,7 +139,7 @@ async fn write(env: GlommioEnv, writers: Rc<Writers>, data: Bytes) {
         let (sender, receiver) = answer();
         writers.waiting.borrow_mut().insert(index.0, sender);
         let entries = vec![Entry { index, term: TERM, data: data.clone() }];
-        let append = Append { shard: SHARD, number: index.0, hard_state: None, entries };
+        let append = Append { shard: SHARD, number: index.0, entries, ..Append::default() };
         let began: Instant = env.now();
         assert!(writers.lane.append(append).is_ok(), "the queue has room for every writer");
         if receiver.await.is_none() {

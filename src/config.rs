@@ -58,12 +58,15 @@ pub struct Node {
     /// Microseconds that a batch waits for company when no write is in flight. 0 to 10,000. Default 0.
     pub batch_delay_us: u64,
     /// The most bytes of changes to one shard that are kept in memory, and replayed from the log by a start,
-    /// before they are made into a table; twice as many and more are refused. What a node needs of memory grows
-    /// with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
+    /// before they are made into a table; twice as many and more are refused. What a node needs of memory
+    /// grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
     pub snapshot_bytes_max: u64,
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.
     /// Default 30.
     pub snapshot_interval_s: u64,
+    /// How many entries of a shard the log keeps before the end of its table, so that a follower that was
+    /// away for a moment need not fetch the table. 0 to 1,000,000. Default 4096.
+    pub snapshot_keep_entries: u64,
     /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 64 MiB.
     pub block_cache_bytes: u64,
     /// The most requests of one core's clients that have no answer yet; beyond, RESOURCE_EXHAUSTED. 16 to
@@ -125,6 +128,7 @@ impl Default for Node {
             batch_delay_us: 0,
             snapshot_bytes_max: 32 << 20,
             snapshot_interval_s: 30,
+            snapshot_keep_entries: 4096,
             block_cache_bytes: 64 << 20,
             calls_max: 16_384,
             spin_us: 0,
@@ -269,6 +273,7 @@ impl Node {
         check_range("batch_delay_us", self.batch_delay_us, 0, 10_000)?;
         check_range("snapshot_bytes_max", self.snapshot_bytes_max, 64 << 10, 1 << 30)?;
         check_range("snapshot_interval_s", self.snapshot_interval_s, 1, 86_400)?;
+        check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
         check_range("calls_max", self.calls_max, 16, 16_384)?;
         check_range("spin_us", self.spin_us, 0, 1000)

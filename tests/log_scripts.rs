@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `open [segment=6] [batch=2]` | starts a process on the files; sizes in blocks |
 //! | `append shard first data … [term=1] [commit=0] [vote=1]` | queues an append; `x@5000`: 5000 bytes of x |
+//! | `append … [anew=index]` | the log begins anew behind an index of the term before |
+//! | `append … [forgot=episode]` | the replica says that it may have forgotten |
 //! | `run`, `pass ms` | lets it work, or lets time pass; says what completed |
 //! | `release shard index term` | gives entries free |
 //! | `close`, `kill` | ends the process, in order or not |
@@ -33,7 +35,7 @@ use distribkv::log::manifest::Manifest;
 use distribkv::log::record::Record;
 use distribkv::log::segment::{decode_segment_header, segment_name, segment_of_name};
 use distribkv::log::{Append, Lane, LaneConfig, Recovery};
-use distribkv::raft::{Entry, HardState};
+use distribkv::raft::{Entry, HardState, Standing};
 use goldenscript::{ArgumentConsumer, Command, Context};
 
 #[path = "sim/tests/log_mem/mod.rs"]
@@ -172,7 +174,11 @@ impl Script {
         let state = HardState { term, vote: (vote > 0).then_some(NodeId(vote)), commit: Index(commit) };
         let hard_state = (commit > 0 || vote > 0).then_some(state);
         self.number += 1;
-        self.lane()?.append(Append { shard, number: self.number, hard_state, entries })?;
+        let (anew, episode): (u64, u64) = (key(args, "anew", 0)?, key(args, "forgot", 0)?);
+        let restart = (anew > 0).then_some((Index(anew), Term(term.0 - 1)));
+        let standing = (episode > 0).then_some(Standing::Forgetful { episode, told: None });
+        let append = Append { shard, number: self.number, hard_state, standing, restart, entries };
+        self.lane()?.append(append)?;
         Ok(vec![format!("append {} queued", self.number)])
     }
 
@@ -266,6 +272,9 @@ fn describe(recovery: &Recovery) -> Vec<String> {
         if let Some((index, term)) = found.released {
             let _ = write!(line, "; released to {index} of term {term}");
         }
+        if let Some(standing) = found.standing {
+            let _ = write!(line, "; {standing:?}");
+        }
         lines.push(line);
     }
     lines.extend(recovery.carried.map(|sequence| format!("batch {sequence} was carried over")));
@@ -297,6 +306,8 @@ fn record_text(record: &Record<'_>) -> String {
             format!("shard {shard} term {} vote {vote} commit {}", state.term, state.commit)
         }
         Record::Released { shard, index, term } => format!("shard {shard} released {index}/{term}"),
+        Record::Standing { shard, standing } => format!("shard {shard} is {standing:?}"),
+        Record::Restart { shard, index, term } => format!("shard {shard} begins anew behind {index}/{term}"),
     }
 }
 

@@ -368,7 +368,8 @@ fn is_of(parcel: &Parcel, from: NodeId) -> bool {
     match parcel {
         Parcel::Raft { message, .. } => message.from == from,
         Parcel::Call(call) => call.id.node == from,
-        Parcel::Reply(_) => true,
+        Parcel::TableAsk(ask) => ask.node == from,
+        Parcel::Reply(_) | Parcel::TablePart(_) => true,
     }
 }
 

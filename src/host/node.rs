@@ -171,6 +171,7 @@ async fn starts_of<E: Env>(
         let held = recovery.shards.remove(&shard).unwrap_or_default();
         let recovered = raft::Recovered {
             hard_state: held.hard_state,
+            standing: held.standing.unwrap_or_default(),
             terms: held.terms,
             last_index: held.last_index,
             ..raft::Recovered::default()
@@ -228,6 +229,7 @@ fn snapshots(node: &config::Node) -> Snapshots {
         changes_bytes_max: bytes(node.snapshot_bytes_max),
         changes_bytes_min: defaults.changes_bytes_min.min(bytes(node.snapshot_bytes_max)),
         every: Duration::from_secs(node.snapshot_interval_s),
+        keep_entries: node.snapshot_keep_entries,
         cache_bytes_max: bytes(node.block_cache_bytes),
         ..defaults
     }

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{Index, ShardId, Term};
-use crate::raft::HardState;
+use crate::raft::{HardState, Standing};
 
 use super::batch::SegmentId;
 use super::record::Record;
@@ -61,6 +61,22 @@ pub enum Note {
         /// Its term.
         term: Term,
     },
+    /// A standing.
+    Standing {
+        /// Whose.
+        shard: ShardId,
+        /// The standing.
+        standing: Standing,
+    },
+    /// A log that begins anew.
+    Restart {
+        /// Whose.
+        shard: ShardId,
+        /// The last index before its beginning.
+        index: Index,
+        /// Its term.
+        term: Term,
+    },
 }
 
 /// Notes of one batch, in its order; kept and used again.
@@ -81,6 +97,8 @@ impl Notes {
             }
             Record::HardState { shard, state } => Note::HardState { shard, state },
             Record::Released { shard, index, term } => Note::Released { shard, index, term },
+            Record::Standing { shard, standing } => Note::Standing { shard, standing },
+            Record::Restart { shard, index, term } => Note::Restart { shard, index, term },
         };
         self.notes.push(note);
     }
@@ -133,6 +151,8 @@ pub struct ShardIndex {
     terms: VecDeque<(Index, Term)>,
     hard_state: HardState,
     released: Option<(Index, Term)>,
+    standing: Option<Standing>,
+    standing_segment: SegmentId,
     state_segment: SegmentId,
     mark_segment: SegmentId,
     replaced: u64,
@@ -163,6 +183,12 @@ impl ShardIndex {
         self.released
     }
 
+    /// What the replica knows of its past, where it ever said so.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing
+    }
+
     /// The first index of each run of equal terms, and the term.
     #[must_use]
     pub fn terms(&self) -> Vec<(Index, Term)> {
@@ -182,9 +208,11 @@ impl ShardIndex {
         self.spans.get(at).copied().filter(|span| span.first <= index)
     }
 
-    /// The segment that holds what must outlive it: the older of the last hard state and the last mark.
+    /// The segment that holds what must outlive it: the oldest of the last hard state, mark and standing.
     fn stated_in(&self) -> SegmentId {
-        if self.released.is_some() { self.state_segment.min(self.mark_segment) } else { self.state_segment }
+        let mark = self.released.map(|_| self.mark_segment);
+        let standing = self.standing.map(|_| self.standing_segment);
+        [mark, standing].into_iter().flatten().fold(self.state_segment, SegmentId::min)
     }
 
     fn base(&self) -> Index {
@@ -220,6 +248,15 @@ impl ShardIndex {
         while self.terms.back().is_some_and(|&(first, _)| first >= index) {
             self.terms.pop_back();
         }
+    }
+
+    /// Begins anew behind an index, whatever was held.
+    fn restart(&mut self, index: Index, term: Term, segment: SegmentId) {
+        self.replaced += 1;
+        self.spans.clear();
+        self.terms.clear();
+        self.released = Some((index, term));
+        self.mark_segment = segment;
     }
 
     fn release(&mut self, index: Index, term: Term, segment: SegmentId) {
@@ -269,6 +306,14 @@ impl LaneIndex {
                 Note::Released { shard, index, term } => {
                     self.shards.entry(shard).or_default().release(index, term, at.segment);
                 }
+                Note::Standing { shard, standing } => {
+                    let known = self.shards.entry(shard).or_default();
+                    known.standing = Some(standing);
+                    known.standing_segment = at.segment;
+                }
+                Note::Restart { shard, index, term } => {
+                    self.shards.entry(shard).or_default().restart(index, term, at.segment);
+                }
             }
         }
     }
@@ -290,7 +335,7 @@ impl LaneIndex {
         self.shards.values().any(|shard| shard.spans.front().is_some_and(|span| span.at.segment <= segment))
     }
 
-    /// The shards whose hard state or released mark has no copy after this segment.
+    /// The shards whose hard state, released mark or standing has no copy after this segment.
     #[must_use]
     pub fn states_in(&self, segment: SegmentId) -> Vec<ShardId> {
         self.shards().filter(|(_, index)| index.stated_in() <= segment).map(|(shard, _)| shard).collect()

@@ -161,15 +161,12 @@ impl<E: Env> Keeper<E> {
             // What was appended last, not what is durable: an older state must not follow a newer one.
             let tail = state.tails.get(&shard).copied().unwrap_or_default();
             let hard_state = Some(tail.hard_state);
-            let (origin, entries) = (Origin::Lane, Vec::new());
+            let (released, standing) = (tail.released, tail.standing);
             state.enqueue(Pending {
-                shard,
-                origin,
                 hard_state,
-                released: tail.released,
-                entries,
-                next: 0,
-                since,
+                released,
+                standing,
+                ..Pending::of(shard, Origin::Lane, since)
             });
         }
         self.lane.shared.wake.raise();

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{BLOCK_BYTES, Env, Instant};
 use crate::ids::{Index, LaneId, ShardId, Term};
-use crate::raft::{Entry, HardState};
+use crate::raft::{Entry, HardState, Standing};
 
 use super::batch::{BATCH_BYTES_LIMIT, BATCH_HEADER_BYTES, Place, SegmentId};
 use super::error::{Full, LogFailure, OpenError, SettingsError};
@@ -32,8 +32,8 @@ use super::index::{LaneIndex, Notes};
 use super::manifest::{ManifestFile, Mark, TableRef};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
-use super::queue::{Origin, Pending, Queue};
-use super::record::{HARD_STATE_BYTES, RECORD_HEADER_BYTES, entry_bytes};
+use super::queue::{FIXED_BYTES_MAX, Origin, Pending, Queue};
+use super::record::{RECORD_HEADER_BYTES, entry_bytes};
 use super::recovery::{Recovery, recover};
 
 /// The most completions that a driver may leave undrained.
@@ -60,10 +60,10 @@ pub struct LaneConfig {
 }
 
 impl LaneConfig {
-    /// The longest data of one entry: it fits a batch along with its shard's hard state.
+    /// The longest data of one entry: it fits a batch along with all else that its shard may say.
     #[must_use]
     pub fn entry_bytes_max(&self) -> usize {
-        self.batch_bytes_max.saturating_sub(BATCH_HEADER_BYTES + HARD_STATE_BYTES + RECORD_HEADER_BYTES)
+        self.batch_bytes_max.saturating_sub(BATCH_HEADER_BYTES + FIXED_BYTES_MAX + RECORD_HEADER_BYTES)
     }
 
     /// Checks every bound.
@@ -108,6 +108,10 @@ pub struct Append {
     pub number: u64,
     /// Term, vote and commit index, where they changed.
     pub hard_state: Option<HardState>,
+    /// What the replica knows of its past, where that changed.
+    pub standing: Option<Standing>,
+    /// The log begins anew behind this index, of this term: every entry held goes, also those behind it.
+    pub restart: Option<(Index, Term)>,
     /// Entries without a hole. The first replaces everything of the shard at its index and above.
     pub entries: Vec<Entry>,
 }
@@ -223,6 +227,17 @@ pub(super) struct Tail {
     pub last: Index,
     pub hard_state: HardState,
     pub released: Option<(Index, Term)>,
+    pub standing: Option<Standing>,
+}
+
+impl Tail {
+    /// The log begins behind this index, whatever was in it.
+    fn begin_anew(&mut self, restart: Option<(Index, Term)>) {
+        if let Some((index, _)) = restart {
+            self.last = index;
+            self.released = restart;
+        }
+    }
 }
 
 pub(super) struct State<E: Env> {
@@ -277,29 +292,25 @@ impl<E: Env> Lane<E> {
     ///
     /// Entries must follow each other, and what the shard appended before, without a hole.
     pub fn append(&self, append: Append) -> Result<(), Full> {
-        let Append { shard, number, hard_state, entries } = append;
-        self.check_entries(shard, &entries);
-        let since = self.shared.env.now();
-        let origin = Origin::Shard { number };
-        self.push(Pending { shard, origin, hard_state, released: None, entries, next: 0, since })
+        let Append { shard, number, hard_state, standing, restart, entries } = append;
+        self.check_entries(shard, restart, &entries);
+        let pending = Pending::of(shard, Origin::Shard { number }, self.shared.env.now());
+        self.push(Pending { hard_state, standing, restart, entries, ..pending })
     }
 
     /// Whether [`Self::append`] would take this append now.
     #[must_use]
     pub fn has_room(&self, append: &Append) -> bool {
-        let hard_state = if append.hard_state.is_some() { HARD_STATE_BYTES } else { 0 };
         let entries = append.entries.iter().map(|entry| entry_bytes(entry.data.len()));
-        self.is_open_for(hard_state + entries.sum::<usize>(), &self.shared.state.borrow())
+        self.is_open_for(FIXED_BYTES_MAX + entries.sum::<usize>(), &self.shared.state.borrow())
     }
 
     /// Gives a shard's entries up to `index` free: they are held elsewhere, durably. The mark travels like an
     /// append; a segment that no shard needs is used again or removed some time after it is durable. An index
     /// past the last entry lets all of them go, and the next append begins after it.
     pub fn release(&self, shard: ShardId, index: Index, term: Term) -> Result<(), Full> {
-        let since = self.shared.env.now();
-        let released = Some((index, term));
-        let origin = Origin::Lane;
-        self.push(Pending { shard, origin, hard_state: None, released, entries: Vec::new(), next: 0, since })
+        let pending = Pending::of(shard, Origin::Lane, self.shared.env.now());
+        self.push(Pending { released: Some((index, term)), ..pending })
     }
 
     /// Has a table stand for all entries of its shard up to the table's index. Its file is durable in the
@@ -392,11 +403,12 @@ impl<E: Env> Lane<E> {
         room && drained && state.failure.is_none() && state.phase < Phase::Closing
     }
 
-    fn check_entries(&self, shard: ShardId, entries: &[Entry]) {
+    fn check_entries(&self, shard: ShardId, restart: Option<(Index, Term)>, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let bytes_max = self.shared.config.entry_bytes_max();
         let state = self.shared.state.borrow();
-        let tail = state.tails.get(&shard).copied().unwrap_or_default();
+        let mut tail = state.tails.get(&shard).copied().unwrap_or_default();
+        tail.begin_anew(restart);
         let base = tail.released.map_or(Index(0), |(index, _)| index);
         let follows = first.index > base && first.index.0 <= tail.last.0 + 1;
         assert!(follows, "shard {shard}: entry {} after {} released to {base}", first.index, tail.last);
@@ -415,6 +427,8 @@ impl<E: Env> State<E> {
     pub fn enqueue(&mut self, pending: Pending) {
         let tail = self.tails.entry(pending.shard).or_default();
         tail.hard_state = pending.hard_state.unwrap_or(tail.hard_state);
+        tail.standing = pending.standing.or(tail.standing);
+        tail.begin_anew(pending.restart);
         if let Some(released) = pending.released.filter(|new| tail.released.is_none_or(|old| old.0 < new.0)) {
             tail.released = Some(released);
             tail.last = tail.last.max(released.0);

@@ -77,7 +77,7 @@ pub use error::{
 };
 pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX};
 pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, Space};
-pub use manifest::{TableRef, table_name};
+pub use manifest::{TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
 pub use recovery::{Cut, RecoveredShard, Recovery};

@@ -14,14 +14,19 @@ use std::collections::VecDeque;
 
 use crate::env::Instant;
 use crate::ids::{Index, ShardId, Term};
-use crate::raft::{Entry, HardState};
+use crate::raft::{Entry, HardState, Standing};
 
 use super::batch::{BATCH_HEADER_BYTES, BatchBuilder};
 use super::index::Notes;
-use super::record::{HARD_STATE_BYTES, RELEASED_BYTES, Record, entry_bytes};
+use super::record::{
+    HARD_STATE_BYTES, RELEASED_BYTES, RESTART_BYTES, Record, STANDING_RECORD_BYTES, entry_bytes,
+};
 
 /// What an append costs beside its bytes, so that empty ones are bounded too.
 pub const APPEND_COST_BYTES: usize = 64;
+
+/// The most bytes of what an append says beside its entries.
+pub const FIXED_BYTES_MAX: usize = HARD_STATE_BYTES + RELEASED_BYTES + STANDING_RECORD_BYTES + RESTART_BYTES;
 
 /// Who is told when an append is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,10 @@ pub struct Pending {
     pub hard_state: Option<HardState>,
     /// The released mark, until it is written.
     pub released: Option<(Index, Term)>,
+    /// The standing, until it is written.
+    pub standing: Option<Standing>,
+    /// Where the log begins anew, until that is written.
+    pub restart: Option<(Index, Term)>,
     /// The entries, those before `next` written already.
     pub entries: Vec<Entry>,
     /// The first entry that is not written.
@@ -55,6 +64,23 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// An append of nothing so far.
+    #[must_use]
+    pub fn of(shard: ShardId, origin: Origin, since: Instant) -> Self {
+        let (entries, next) = (Vec::new(), 0);
+        Self {
+            shard,
+            origin,
+            hard_state: None,
+            released: None,
+            standing: None,
+            restart: None,
+            entries,
+            next,
+            since,
+        }
+    }
+
     /// The bytes of records that are still to be written.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -66,7 +92,9 @@ impl Pending {
     fn fixed_bytes(&self) -> usize {
         let hard_state = if self.hard_state.is_some() { HARD_STATE_BYTES } else { 0 };
         let released = if self.released.is_some() { RELEASED_BYTES } else { 0 };
-        hard_state + released
+        let standing = if self.standing.is_some() { STANDING_RECORD_BYTES } else { 0 };
+        let restart = if self.restart.is_some() { RESTART_BYTES } else { 0 };
+        hard_state + released + standing + restart
     }
 
     /// How many entries fit into so many bytes along with the rest, and what they take.
@@ -95,6 +123,12 @@ impl Pending {
         }
         if let Some((index, term)) = self.released.take() {
             put(Record::Released { shard, index, term });
+        }
+        if let Some(standing) = self.standing.take() {
+            put(Record::Standing { shard, standing });
+        }
+        if let Some((index, term)) = self.restart.take() {
+            put(Record::Restart { shard, index, term });
         }
         for entry in &self.entries[self.next..self.next + entries] {
             put(Record::Entry { shard, index: entry.index, term: entry.term, data: &entry.data });
@@ -246,15 +280,8 @@ mod tests {
             term: Term(1),
             data: vec![0; *size].into(),
         });
-        Pending {
-            shard: ShardId(shard),
-            origin: Origin::Shard { number: 1 },
-            hard_state: None,
-            released: None,
-            entries: entries.collect(),
-            next: 0,
-            since: Instant(0),
-        }
+        let pending = Pending::of(ShardId(shard), Origin::Shard { number: 1 }, Instant(0));
+        Pending { entries: entries.collect(), ..pending }
     }
 
     fn taken(queue: &mut Queue, batch_bytes_max: usize) -> (Plan, Vec<u32>) {

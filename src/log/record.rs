@@ -1,4 +1,5 @@
-//! One record of a batch: an entry, a hard state, or the mark up to which a shard's entries were released.
+//! One record of a batch: an entry, a hard state, a standing, the mark up to which a shard's entries were
+//! released, or that its log begins anew.
 //!
 //! ```text
 //!  0        1         4        8        16       24        28
@@ -10,6 +11,8 @@
 //! | 1 entry | the entry's | the entry's | its data |
 //! | 2 hard state | commit | term | the node voted for, 4 bytes, 0 for none |
 //! | 3 released | the last index released | that entry's term | none |
+//! | 4 standing | 0 | 0 | raft's record of it, 24 bytes |
+//! | 5 restart | the last index before the new beginning | that entry's term | none |
 //!
 //! Invariants: a record never reaches past its batch; what is zero stays zero, so that a later format can use
 //! it; a decoder takes no length on trust.
@@ -19,7 +22,7 @@
 use std::fmt;
 
 use crate::ids::{Index, NodeId, ShardId, Term};
-use crate::raft::HardState;
+use crate::raft::{HardState, STANDING_BYTES, Standing};
 
 use super::codec::{Source, put_u32, put_u64};
 
@@ -29,12 +32,20 @@ pub const RECORD_HEADER_BYTES: usize = 28;
 /// The bytes of a hard state's record.
 pub const HARD_STATE_BYTES: usize = RECORD_HEADER_BYTES + 4;
 
+/// The bytes of a standing's record.
+pub const STANDING_RECORD_BYTES: usize = RECORD_HEADER_BYTES + STANDING_BYTES;
+
+/// The bytes of a restart's record.
+pub const RESTART_BYTES: usize = RECORD_HEADER_BYTES;
+
 /// The bytes of a released mark's record.
 pub const RELEASED_BYTES: usize = RECORD_HEADER_BYTES;
 
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
 const KIND_RELEASED: u8 = 3;
+const KIND_STANDING: u8 = 4;
+const KIND_RESTART: u8 = 5;
 
 /// The bytes that an entry's record takes.
 #[must_use]
@@ -72,6 +83,23 @@ pub enum Record<'a> {
         /// The term of the last of them.
         term: Term,
     },
+    /// What a replica knows of its past, replacing what was said before it.
+    Standing {
+        /// Whose it is.
+        shard: ShardId,
+        /// What it knows.
+        standing: Standing,
+    },
+    /// The shard's log begins anew behind this index: every entry before this record goes, also those behind
+    /// the index.
+    Restart {
+        /// Whose log.
+        shard: ShardId,
+        /// The last entry that is held elsewhere.
+        index: Index,
+        /// Its term.
+        term: Term,
+    },
 }
 
 /// Why bytes under a good checksum are not a record: they were written by another format, or wrongly.
@@ -100,7 +128,11 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn shard(&self) -> ShardId {
         match *self {
-            Self::Entry { shard, .. } | Self::HardState { shard, .. } | Self::Released { shard, .. } => shard,
+            Self::Entry { shard, .. }
+            | Self::HardState { shard, .. }
+            | Self::Released { shard, .. }
+            | Self::Standing { shard, .. }
+            | Self::Restart { shard, .. } => shard,
         }
     }
 
@@ -111,6 +143,8 @@ impl<'a> Record<'a> {
             Self::Entry { data, .. } => entry_bytes(data.len()),
             Self::HardState { .. } => HARD_STATE_BYTES,
             Self::Released { .. } => RELEASED_BYTES,
+            Self::Standing { .. } => STANDING_RECORD_BYTES,
+            Self::Restart { .. } => RESTART_BYTES,
         }
     }
 
@@ -119,7 +153,7 @@ impl<'a> Record<'a> {
     pub fn encode(&self, out: &mut [u8], at: usize) -> usize {
         let end = at + self.encoded_bytes();
         assert!(end <= out.len(), "a record to byte {end} of a buffer of {}", out.len());
-        let vote: [u8; 4];
+        let (vote, known): ([u8; 4], [u8; STANDING_BYTES]);
         let (kind, shard, index, term, data) = match *self {
             Self::Entry { shard, index, term, data } => (KIND_ENTRY, shard, index, term, data),
             Self::HardState { shard, state } => {
@@ -127,6 +161,11 @@ impl<'a> Record<'a> {
                 (KIND_HARD_STATE, shard, state.commit, state.term, &vote[..])
             }
             Self::Released { shard, index, term } => (KIND_RELEASED, shard, index, term, &[][..]),
+            Self::Standing { shard, standing } => {
+                known = standing.encode();
+                (KIND_STANDING, shard, Index(0), Term(0), &known[..])
+            }
+            Self::Restart { shard, index, term } => (KIND_RESTART, shard, index, term, &[][..]),
         };
         let length =
             u32::try_from(data.len()).expect("a record is in a batch, and a batch is below 2^32 bytes");
@@ -163,7 +202,15 @@ impl<'a> Record<'a> {
                 Ok(Self::HardState { shard, state: HardState { term, vote, commit: index } })
             }
             KIND_RELEASED if data.is_empty() => Ok(Self::Released { shard, index, term }),
-            KIND_RELEASED => Err(RecordError::Field),
+            KIND_STANDING if index == Index(0) && term == Term(0) => {
+                let bytes = <&[u8; STANDING_BYTES]>::try_from(data).map_err(|_| RecordError::Field)?;
+                let standing = Standing::decode(bytes).map_err(|_| RecordError::Field)?;
+                Ok(Self::Standing { shard, standing })
+            }
+            KIND_RESTART if data.is_empty() && index > Index(0) && term > Term(0) => {
+                Ok(Self::Restart { shard, index, term })
+            }
+            KIND_RELEASED | KIND_STANDING | KIND_RESTART => Err(RecordError::Field),
             other => Err(RecordError::Kind(other)),
         }
     }
@@ -181,6 +228,12 @@ mod tests {
             Record::HardState { shard: ShardId(0), state },
             Record::HardState { shard: ShardId(u32::MAX), state: HardState { vote: None, ..state } },
             Record::Released { shard: ShardId(1), index: Index(5), term: Term(2) },
+            Record::Standing { shard: ShardId(1), standing: Standing::Whole },
+            Record::Standing {
+                shard: ShardId(1),
+                standing: Standing::Forgetful { episode: 9, told: Some(Term(4)) },
+            },
+            Record::Restart { shard: ShardId(1), index: Index(5), term: Term(2) },
         ]
     }
 

@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::env::signal::Signal;
 use crate::env::{Env, File};
 use crate::ids::{Index, ShardId, Term};
-use crate::raft::HardState;
+use crate::raft::{HardState, Standing};
 
 use super::batch::{Batch, BatchBuilder, BatchHeader, BatchSequence, NotABatch, Place, SegmentId};
 use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
@@ -93,6 +93,8 @@ pub struct RecoveredShard {
     pub terms: Vec<(Index, Term)>,
     /// The last index that was released, and its term.
     pub released: Option<(Index, Term)>,
+    /// What the replica knows of its past, where it ever said so.
+    pub standing: Option<Standing>,
     /// The first index held; one past the last where none is.
     pub first_index: Index,
     /// The last index held; the last released one where none is.
@@ -297,6 +299,7 @@ fn facts(walk: &Walk<'_>, cut: Option<Cut>, manifest: TwinReport) -> Recovery {
             hard_state: index.hard_state(),
             terms: index.terms(),
             released: index.released(),
+            standing: index.standing(),
             first_index: index.first(),
             last_index: index.last(),
         };
@@ -327,7 +330,12 @@ fn segment_states<E: Env>(file: &ManifestFile<E>, walk: &Walk<'_>) -> BTreeMap<S
 
 fn tails(index: &LaneIndex) -> BTreeMap<ShardId, Tail> {
     let tails = index.shards().map(|(shard, index)| {
-        let tail = Tail { last: index.last(), hard_state: index.hard_state(), released: index.released() };
+        let tail = Tail {
+            last: index.last(),
+            hard_state: index.hard_state(),
+            released: index.released(),
+            standing: index.standing(),
+        };
         (shard, tail)
     });
     tails.collect()

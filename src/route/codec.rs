@@ -1,7 +1,7 @@
 //! A parcel's form on a link: little-endian, fixed widths, lengths checked before anything is taken.
 //!
 //! ```text
-//! parcel   kind u8                 1 raft, 2 call, 3 reply
+//! parcel   kind u8                 1 raft, 2 call, 3 reply, 4 table ask, 5 table part
 //! raft     shard u32 | message…                                     raft's own codec, to the end
 //! call     id | shard u32 | term u64 (0: none) | remaining_us u64
 //!          | ordered u8 (0, 1) [ stream u64 | epoch u64 | position u64 ]
@@ -13,6 +13,9 @@
 //!                | body u8  1 query answer…  2 command answer…  3 transferred: leader u32
 //!            1 failed: kind u8 | leader u32 (0: unknown) | retry_after_us u64 (0: unknown)
 //!                | refusal… (kind 9 alone)
+//! ask      shard u32 | node u32 | core u32 | number u64 | generation u64 | offset u64
+//! part     shard u32 | core u32 | number u64 | name | offset u64 | whole blocks of 4096 bytes…
+//! name     generation u64 | index u64 | term u64 | bytes u64 | footer checksum u64
 //! id       node u32 | incarnation u64 | core u32 | number u64
 //! ```
 //!
@@ -23,11 +26,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::ids::{CoreId, NodeId, Revision, ShardId, Term};
+use crate::ids::{CoreId, Index, NodeId, Revision, ShardId, Term};
 use crate::kv;
 use crate::raft;
 use crate::route::call::{Answered, Body, Consistency, Failure, FailureKind, Request};
-use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
+use crate::route::parcel::{
+    Call, CallId, Order, PART_BLOCK_BYTES, PART_BYTES_MAX, Parcel, Reply, TableAsk, TableName, TablePart,
+};
 
 /// Why bytes are no parcel. Whoever sent them does not speak this format: its link is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +88,8 @@ impl From<kv::DecodeError> for DecodeError {
 const RAFT: u8 = 1;
 const CALL: u8 = 2;
 const REPLY: u8 = 3;
+const TABLE_ASK: u8 = 4;
+const TABLE_PART: u8 = 5;
 
 impl Parcel {
     /// Writes the parcel behind what `out` holds.
@@ -101,6 +108,14 @@ impl Parcel {
                 out.push(REPLY);
                 encode_reply(reply, out);
             }
+            Self::TableAsk(ask) => {
+                out.push(TABLE_ASK);
+                encode_ask(ask, out);
+            }
+            Self::TablePart(part) => {
+                out.push(TABLE_PART);
+                encode_part(part, out);
+            }
         }
     }
 
@@ -113,9 +128,61 @@ impl Parcel {
             }
             CALL => Ok(Self::Call(decode_call(bytes)?)),
             REPLY => Ok(Self::Reply(decode_reply(bytes)?)),
+            TABLE_ASK => Ok(Self::TableAsk(decode_ask(bytes)?)),
+            TABLE_PART => Ok(Self::TablePart(decode_part(bytes)?)),
             kind => Err(unknown("kind", kind)),
         }
     }
+}
+
+fn encode_ask(ask: &TableAsk, out: &mut Vec<u8>) {
+    for field in [ask.shard.0, ask.node.0, ask.core.0] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    for field in [ask.number, ask.generation, ask.offset] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+}
+
+fn decode_ask(mut bytes: Bytes) -> Result<TableAsk, DecodeError> {
+    let ask = TableAsk {
+        shard: ShardId(take_u32(&mut bytes)?),
+        node: NodeId(take_u32(&mut bytes)?),
+        core: CoreId(take_u32(&mut bytes)?),
+        number: take_u64(&mut bytes)?,
+        generation: take_u64(&mut bytes)?,
+        offset: take_u64(&mut bytes)?,
+    };
+    ended(&bytes)?;
+    Ok(ask)
+}
+
+fn encode_part(part: &TablePart, out: &mut Vec<u8>) {
+    let TableName { generation, index, term, bytes, footer_checksum } = part.named;
+    out.extend_from_slice(&part.shard.0.to_le_bytes());
+    out.extend_from_slice(&part.core.0.to_le_bytes());
+    for field in [part.number, generation, index.0, term.0, bytes, footer_checksum, part.offset] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    out.extend_from_slice(&part.data);
+}
+
+fn decode_part(mut bytes: Bytes) -> Result<TablePart, DecodeError> {
+    let shard = ShardId(take_u32(&mut bytes)?);
+    let core = CoreId(take_u32(&mut bytes)?);
+    let number = take_u64(&mut bytes)?;
+    let named = TableName {
+        generation: take_u64(&mut bytes)?,
+        index: Index(take_u64(&mut bytes)?),
+        term: Term(take_u64(&mut bytes)?),
+        bytes: take_u64(&mut bytes)?,
+        footer_checksum: take_u64(&mut bytes)?,
+    };
+    let offset = take_u64(&mut bytes)?;
+    if bytes.len() > PART_BYTES_MAX || !bytes.len().is_multiple_of(PART_BLOCK_BYTES) {
+        return Err(DecodeError::Unknown { field: "length of a part", value: bytes.len() as u64 });
+    }
+    Ok(TablePart { shard, core, number, named, offset, data: bytes })
 }
 
 fn encode_call(call: &Call, out: &mut Vec<u8>) {

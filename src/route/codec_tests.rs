@@ -10,7 +10,7 @@ use crate::raft;
 
 use super::call::{Answered, Body, Consistency, Failure, FailureKind, Request};
 use super::codec::DecodeError;
-use super::parcel::{Call, CallId, Order, Parcel, Reply};
+use super::parcel::{Call, CallId, Order, PART_BYTES_MAX, Parcel, Reply, TableAsk, TableName, TablePart};
 
 const ID: CallId = CallId { node: NodeId(3), incarnation: 1 << 40, core: CoreId(7), number: 259 };
 
@@ -63,7 +63,8 @@ fn kinds() -> [FailureKind; 9] {
 /// One parcel of each kind and detail.
 fn parcels() -> Vec<Parcel> {
     let body = raft::Body::Heartbeat { commit: Index(3), commit_term: Term(2), round: 77 };
-    let message = raft::Message { from: NodeId(1), to: NodeId(2), term: Term(5), body };
+    let voice = raft::Voice::Whole;
+    let message = raft::Message { from: NodeId(1), to: NodeId(2), term: Term(5), voice, body };
     let order = Some(Order { stream: 11, epoch: 2, position: 0 });
     let mut parcels = vec![
         Parcel::Raft { shard: ShardId(6), message },
@@ -77,6 +78,28 @@ fn parcels() -> Vec<Parcel> {
         answered(Body::Command(kv::Answer::SessionClosed)),
         answered(Body::Transferred { leader: NodeId(3) }),
         Parcel::Reply(Reply { id: ID, outcome: Err(Failure::of(FailureKind::NoLeader)) }),
+        Parcel::TableAsk(TableAsk {
+            shard: ShardId(1),
+            node: NodeId(2),
+            core: CoreId(3),
+            number: 4,
+            generation: 5,
+            offset: 4096,
+        }),
+        Parcel::TablePart(TablePart {
+            shard: ShardId(1),
+            core: CoreId(3),
+            number: 4,
+            named: TableName {
+                generation: 5,
+                index: Index(6),
+                term: Term(7),
+                bytes: 8192,
+                footer_checksum: u64::MAX,
+            },
+            offset: 4096,
+            data: Bytes::new(),
+        }),
     ];
     parcels.extend(kinds().map(failed));
     parcels
@@ -110,6 +133,19 @@ fn what_is_cut_or_too_long_is_refused() {
         let long = decoded(&[&bytes[..], &[0]].concat());
         assert!(long.as_ref().is_err(), "{parcel:?} and a byte: {long:?}");
         assert!(long.is_err_and(|error| !error.to_string().is_empty()), "every error has its words");
+    }
+}
+
+#[test]
+fn a_part_of_a_table_is_whole_blocks_and_no_longer_than_it_may_be() {
+    let Some(Parcel::TablePart(part)) = parcels().into_iter().find(|of| matches!(of, Parcel::TablePart(_)))
+    else {
+        panic!("there is one of each kind");
+    };
+    for (bytes, fits) in [(4096, true), (4097, false), (PART_BYTES_MAX, true), (PART_BYTES_MAX + 4096, false)]
+    {
+        let parcel = Parcel::TablePart(TablePart { data: vec![7; bytes].into(), ..part.clone() });
+        assert_eq!(decoded(&encoded(&parcel)).is_ok_and(|back| back == parcel), fits, "{bytes} bytes");
     }
 }
 
@@ -150,7 +186,7 @@ fn the_format_is_as_drawn() {
 fn what_is_not_known_is_named() {
     let unknown = |field, value| Err(DecodeError::Unknown { field, value });
     assert_eq!(decoded(&[]), Err(DecodeError::Short));
-    assert_eq!(decoded(&[4]), unknown("kind", 4));
+    assert_eq!(decoded(&[6]), unknown("kind", 6));
     let reply = encoded(&failed(FailureKind::NoLeader));
     let query = encoded(&Parcel::Call(call(get(Consistency::Stale))));
     let body = encoded(&answered(Body::Transferred { leader: NodeId(3) }));

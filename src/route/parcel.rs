@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use crate::ids::{CoreId, NodeId, ShardId, Term};
+use bytes::Bytes;
+
+use crate::ids::{CoreId, Index, NodeId, ShardId, Term};
 use crate::raft::{Body, Entry, Message};
 use crate::route::call::{self, Answered, Failure, FailureKind, Request};
 
@@ -25,6 +27,66 @@ pub enum Parcel {
     Call(Call),
     /// What became of one.
     Reply(Reply),
+    /// A question for a part of a table.
+    TableAsk(TableAsk),
+    /// The answer to it.
+    TablePart(TablePart),
+}
+
+/// The most bytes of a table in one parcel.
+pub const PART_BYTES_MAX: usize = 256 << 10;
+
+/// A part is a multiple of this: files are written in whole blocks.
+pub const PART_BLOCK_BYTES: usize = 4096;
+
+/// A question for a part of a shard's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableAsk {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who asks.
+    pub node: NodeId,
+    /// The core that asks.
+    pub core: CoreId,
+    /// Counted by that core: the answer bears it.
+    pub number: u64,
+    /// Which of the shard's tables; where the asked has another, it answers with that one, from its
+    /// beginning.
+    pub generation: u64,
+    /// Where the part begins.
+    pub offset: u64,
+}
+
+/// A part of a shard's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePart {
+    /// The shard.
+    pub shard: ShardId,
+    /// The core that asked.
+    pub core: CoreId,
+    /// The question's number.
+    pub number: u64,
+    /// The table that it is of.
+    pub named: TableName,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Whole blocks of the file.
+    pub data: Bytes,
+}
+
+/// What tells a table from every other, and what its bytes come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// Names its file among all that the shard ever had.
+    pub generation: u64,
+    /// The last entry that it stands for.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+    /// The size of its file.
+    pub bytes: u64,
+    /// The checksum of its footer.
+    pub footer_checksum: u64,
 }
 
 /// The name of a call: no two calls ever made share one.
@@ -123,6 +185,8 @@ impl Parcel {
                     Ok(answered) => answered.weight(),
                     Err(_) => 0,
                 },
+                Self::TableAsk(_) => 0,
+                Self::TablePart(part) => part.data.len(),
             }
     }
 }

@@ -99,10 +99,11 @@ impl<E: Env> Replica<E> {
         }
         match waiter {
             BlocksFor::Apply => {
-                let stuck = self.stuck.as_mut().filter(|stuck| stuck.is_loading);
-                let stuck = stuck.expect("blocks are loaded for the entry that waits for them");
-                stuck.pinned.add(&blocks);
-                stuck.is_loading = false;
+                // None waits where a leader's table took the place of the state meanwhile.
+                if let Some(stuck) = self.stuck.as_mut().filter(|stuck| stuck.is_loading) {
+                    stuck.pinned.add(&blocks);
+                    stuck.is_loading = false;
+                }
                 self.apply(turn);
             }
             BlocksFor::Read(number) => {
@@ -131,6 +132,13 @@ impl<E: Env> Replica<E> {
                 self.apply(turn);
             }
             // The disk failed to read once: raft asks again when the follower is heard of next.
+            // It was let go of meanwhile: the follower gets the table.
+            (
+                ReadPurpose::Follower(to),
+                Err(log::ReadError::Released { .. } | log::ReadError::Beyond { .. }),
+            ) => {
+                self.raft.fetched(to, Vec::new());
+            }
             (ReadPurpose::Follower(to), Err(source @ log::ReadError::Failed(_))) => {
                 tracing::warn!(%shard, %to, %source, "entries for a follower could not be read");
                 self.raft.fetched(to, Vec::new());
@@ -200,8 +208,8 @@ impl<E: Env> Replica<E> {
         Ok(Applying::Done)
     }
 
-    /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand: one
-    /// wait for many.
+    /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand:
+    /// one wait for many.
     fn load_for_apply(
         &mut self,
         entry: &Entry,

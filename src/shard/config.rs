@@ -78,13 +78,13 @@ impl Times {
 /// When the state of a shard is made into its next table, and how.
 ///
 /// Of changes since the table before, by whichever comes first: `changes_bytes_max`; half of the table's own
-/// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that. So a
-/// table of T bytes is written again for every min(`changes_bytes_max`, T / 2) of changes under a steady load: a
-/// change costs its place in the log and 1 + T / that in tables.
+/// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that. So
+/// a table of T bytes is written again for every min(`changes_bytes_max`, T / 2) of changes under a steady
+/// load: a change costs its place in the log and 1 + T / that in tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshots {
-    /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into a
-    /// table. Twice as many and more are refused until the table is there.
+    /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into
+    /// a table. Twice as many and more are refused until the table is there.
     pub changes_bytes_max: usize,
     /// Fewer bytes of changes than these wait for their time.
     pub changes_bytes_min: usize,
@@ -94,6 +94,11 @@ pub struct Snapshots {
     pub step_bytes: usize,
     /// How long a merge rests between two steps.
     pub rest: Duration,
+    /// How many entries before a table's end the log keeps, so that a follower that was away for a moment
+    /// needs no table.
+    pub keep_entries: u64,
+    /// How long a follower rests between two parts of a table that it fetches.
+    pub part_rest: Duration,
     /// The bytes of tables' blocks that a core keeps in memory.
     pub cache_bytes_max: usize,
 }
@@ -106,6 +111,8 @@ impl Default for Snapshots {
             every: Duration::from_secs(30),
             step_bytes: 64 << 10,
             rest: Duration::from_micros(100),
+            keep_entries: 4096,
+            part_rest: Duration::from_millis(2),
             cache_bytes_max: 64 << 20,
         }
     }

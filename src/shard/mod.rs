@@ -42,6 +42,8 @@ mod apply;
 mod table;
 mod cache;
 mod snapshot;
+mod fetch;
+mod install;
 mod streams;
 mod expiry;
 mod spread;

@@ -30,6 +30,7 @@ use crate::shard::directory::{Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{BlocksFor, ReadPurpose};
 use crate::shard::expiry::SessionClock;
+use crate::shard::install::Lent;
 use crate::shard::snapshot::Changes;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
@@ -46,6 +47,8 @@ pub(crate) struct Output {
     pub(crate) loads: Vec<BlockLoad>,
     /// What is known of leaders now.
     pub(crate) news: Vec<News>,
+    /// Tables that leaders offer.
+    pub(crate) offers: Vec<(ShardId, raft::SnapshotOffer)>,
     /// Why the process has to end.
     pub(crate) end: Option<RunEnd>,
 }
@@ -96,6 +99,10 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) table: Option<Rc<TableFile<E>>>,
     pub(crate) cache: SharedCache,
     pub(crate) changes: Changes,
+    /// A leader's table is being fetched.
+    pub(crate) is_table_coming: bool,
+    /// A table that another node is fetching, though it is not this replica's newest any more.
+    pub(crate) lent: Option<Lent<E>>,
     pub(crate) waiters: BTreeMap<Index, Waiter>,
     pub(crate) reads: BTreeMap<u64, ReadWaiter>,
     /// Reads whose index is known and not yet applied.
@@ -189,15 +196,6 @@ pub enum StartError {
     Log(raft::RecoverError),
     /// The table contradicts itself.
     Table(TableError),
-    /// The log does not hold, as the table says, the entry that the table stands for.
-    Apart {
-        /// The last entry that the table stands for.
-        index: Index,
-        /// The term of that entry, by the table.
-        term: Term,
-        /// Its term by the log; `None`: the log does not reach it.
-        found: Option<Term>,
-    },
 }
 
 impl fmt::Display for Unreadable {
@@ -206,11 +204,6 @@ impl fmt::Display for Unreadable {
         match &self.source {
             StartError::Log(source) => write!(f, "the log of shard {shard}: {source}"),
             StartError::Table(source) => write!(f, "the table of shard {shard}: {source}"),
-            StartError::Apart { index, term, found } => write!(
-                f,
-                "shard {shard}: its table ends with entry {index} of term {term}, which in its log is of term \
-                 {found:?}"
-            ),
         }
     }
 }
@@ -244,6 +237,8 @@ impl<E: Env> Replica<E> {
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),
+            is_table_coming: false,
+            lent: None,
             waiters: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_ready: BTreeMap::new(),
@@ -321,6 +316,11 @@ impl<E: Env> Replica<E> {
         for token in ready.reads_lost {
             self.read_lost(token, turn);
         }
+        turn.out.offers.extend(ready.offer.map(|offer| (self.shard, offer)));
+        for need in ready.snapshots {
+            let (shard, raft::SnapshotNeed { to, index }) = (self.shard, need);
+            tracing::info!(%shard, %to, %index, "a follower needs the table");
+        }
         for fetch in ready.fetch {
             turn.out.reads.push(LogRead {
                 shard: self.shard,
@@ -341,6 +341,8 @@ impl<E: Env> Replica<E> {
             shard: self.shard,
             number: persist.number,
             hard_state: persist.hard_state,
+            standing: persist.standing,
+            restart: persist.restart,
             entries: persist.entries,
         });
         self.write();
@@ -443,29 +445,25 @@ fn started<E: Env>(
     random: u64,
 ) -> Result<Parts<E>, StartError> {
     let at = table.as_ref().map(|table| (table.index.meta().applied, table.index.meta().applied_term));
-    if let Some((index, term)) = at.filter(|(index, _)| *index > recovered.last_index) {
-        return Err(StartError::Apart { index, term, found: None });
-    }
-    let (index, term) = at.unwrap_or_default();
-    recovered.hard_state.commit = recovered.hard_state.commit.max(index);
+    recovered.table = at.unwrap_or_default();
     let mut raft = Raft::new(raft_config(config), recovered, low_word(random)).map_err(StartError::Log)?;
-    let found = raft.term_at(index);
-    if index > Index(0) && found != Some(term) {
-        return Err(StartError::Apart { index, term, found });
-    }
-    raft.applied(index);
-    let config = kv::Config {
-        shard,
-        limits: config.kv,
-        #[cfg(debug_assertions)]
-        planted: config.planted_kv,
-    };
+    raft.applied(at.unwrap_or_default().0);
+    let config = kv_config(config, shard);
     match table {
         None => Ok((raft, kv::State::new(config), None)),
         Some(OpenTable { file, index, sessions }) => {
             let state = kv::State::from_table(config, index, &sessions).map_err(StartError::Table)?;
             Ok((raft, state, Some(Rc::new(file))))
         }
+    }
+}
+
+pub(crate) fn kv_config(config: &Config, shard: ShardId) -> kv::Config {
+    kv::Config {
+        shard,
+        limits: config.kv,
+        #[cfg(debug_assertions)]
+        planted: config.planted_kv,
     }
 }
 

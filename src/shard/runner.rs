@@ -4,6 +4,8 @@
 //! delivered, a lane made progress or a tick is due, and takes one turn for all of it. So one wake-up serves
 //! many requests.
 
+mod tables;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -11,12 +13,11 @@ use std::rc::Rc;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId, NodeId, ShardId};
-use crate::kv::Retired;
 use crate::log::Lane;
 use crate::raft;
 use crate::route::call::{Failure, FailureKind, Request};
 use crate::route::outbox::Outbox;
-use crate::route::parcel::{Call, Parcel, Reply};
+use crate::route::parcel::{Call, Parcel, Reply, TableAsk, TablePart};
 use crate::route::window::Windows;
 use crate::shard::cache::BlockCache;
 use crate::shard::calls::{Calls, Moment, Outcome, Sending};
@@ -25,13 +26,19 @@ use crate::shard::directory::{Directory, Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
 use crate::shard::pipeline::Pipeline;
-use crate::shard::replica::{BlockLoad, LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
-use crate::shard::snapshot::{self, Job};
+use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
+use crate::shard::snapshot;
 use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
-use crate::shard::table::OpenTable;
+use crate::shard::table::TableFile;
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
+
+/// Questions for parts of tables that are answered in one turn; more are asked again.
+const LENDING_MAX: usize = 4;
+
+/// How long a part of a table may take to arrive.
+const PART_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// All that one core owns.
 pub struct Runner<E: Env> {
@@ -69,6 +76,12 @@ struct Inner<E: Env> {
     swept_at: Instant,
     /// When it was looked at whether a table is due.
     looked_at: Instant,
+    /// The shard that a table is fetched for: one at a time.
+    fetching: Option<ShardId>,
+    /// The part that was asked for, and when.
+    part_asked: Option<(u64, Instant, AnswerSender<TablePart>)>,
+    /// Parts that others ask for.
+    lending: Vec<(TableAsk, Rc<TableFile<E>>)>,
     /// Why the process has to end, as found between two turns.
     end: Option<RunEnd>,
     /// Whether this node may vote and acknowledge: until then raft hears and says nothing.
@@ -121,6 +134,9 @@ impl<E: Env> Runner<E> {
             swept_at: now,
             looked_at: now,
             end: None,
+            fetching: None,
+            part_asked: None,
+            lending: Vec::new(),
             is_entitled: config.is_planted(PlantedBug::WipedNodeVotes),
             is_draining: false,
             is_shutting_down: false,
@@ -386,6 +402,7 @@ impl<E: Env> Runner<E> {
         let mut out = inner.turn(now, random);
         let has_more = inner.has_more();
         let job = inner.due_snapshot(now, random);
+        let asks = std::mem::take(&mut inner.lending);
         let end = inner.end.take().or(out.end.take());
         drop(inner);
         for read in out.reads {
@@ -393,6 +410,12 @@ impl<E: Env> Runner<E> {
         }
         for load in out.loads {
             self.read_blocks(load);
+        }
+        for (ask, file) in asks {
+            self.lend_part(ask, file);
+        }
+        for (shard, offer) in out.offers {
+            self.fetch_table(shard, offer);
         }
         if let Some(job) = job {
             self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
@@ -418,57 +441,6 @@ impl<E: Env> Runner<E> {
             runner.inner.borrow_mut().inbox.push_back(event);
             runner.wake.raise();
         });
-    }
-
-    /// Reads blocks in a task of their own; they come back as an event.
-    fn read_blocks(&self, load: BlockLoad) {
-        let BlockLoad { shard, waiter, handles } = load;
-        let file = self.inner.borrow().replicas.get(&shard).and_then(|replica| replica.table.clone());
-        let runner = self.clone();
-        self.env.spawn(async move {
-            let mut result = Ok(Vec::with_capacity(handles.len()));
-            for handle in handles {
-                // A table that took the place of the one that was asked has other blocks: it is asked again.
-                let Some(file) = file.as_ref().filter(|file| file.salt() == handle.table) else { break };
-                match (file.block(handle).await, &mut result) {
-                    (Ok(block), Ok(blocks)) => blocks.push(block),
-                    (read, _) => {
-                        result = read.map(|_| Vec::new());
-                        break;
-                    }
-                }
-            }
-            runner.inner.borrow_mut().inbox.push_back(Event::BlocksRead { shard, waiter, result });
-            runner.wake.raise();
-        });
-    }
-
-    /// Asks for tables of all shards of this core, whatever has changed since the last ones.
-    pub fn ask_snapshots(&self) {
-        self.inner.borrow_mut().replicas.values_mut().for_each(Replica::ask_snapshot);
-    }
-
-    pub(crate) fn install_snapshot(&self, shard: ShardId, table: OpenTable<E>) -> Retired {
-        let mut inner = self.inner.borrow_mut();
-        let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
-        let retired = replica.install_snapshot(table);
-        inner.dirty.push(shard);
-        drop(inner);
-        self.wake.raise();
-        retired
-    }
-
-    pub(crate) fn snapshot_failed(&self, shard: ShardId) {
-        let now = self.env.now();
-        if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
-            replica.snapshot_failed(now);
-        }
-    }
-
-    /// The process has to end.
-    pub(crate) fn end(&self, end: RunEnd) {
-        self.inner.borrow_mut().end.get_or_insert(end);
-        self.wake.raise();
     }
 
     fn with_sendings<T>(&self, act: impl FnOnce(&mut Inner<E>, Instant) -> (T, Vec<Sending>)) -> T {
@@ -497,23 +469,6 @@ impl<E: Env> Inner<E> {
         self.drive(&mut turn);
         self.route(&mut out, now);
         out
-    }
-
-    /// Freezes the shard whose table is due most, where none of this core is being made.
-    fn due_snapshot(&mut self, now: Instant, random: u64) -> Option<Job<E>> {
-        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
-        if now.since(self.looked_at) < LOOK_EVERY || self.has_stopped {
-            return None;
-        }
-        self.looked_at = now;
-        if self.replicas.values().any(|replica| replica.changes.is_running) {
-            return None;
-        }
-        let Self { config, replicas, .. } = self;
-        let due =
-            replicas.values_mut().filter_map(|replica| Some((replica.snapshot_due(config, now)?, replica)));
-        let (_, replica) = due.max_by_key(|(bytes, _)| *bytes)?;
-        Some(replica.begin_snapshot(config, (now, random)))
     }
 
     fn has_more(&self) -> bool {
@@ -566,6 +521,17 @@ impl<E: Env> Inner<E> {
                 }
             }
             Parcel::Call(call) => self.take_call(call, turn),
+            Parcel::TableAsk(ask) => {
+                let replica = self.replicas.get_mut(&ask.shard).filter(|_| self.lending.len() < LENDING_MAX);
+                if let Some(file) = replica.and_then(|replica| replica.lend(&ask, turn.now)) {
+                    self.lending.push((ask, file));
+                }
+            }
+            Parcel::TablePart(part) => {
+                if let Some((_, _, sender)) = self.part_asked.take_if(|(number, ..)| *number == part.number) {
+                    sender.send(part);
+                }
+            }
             Parcel::Reply(reply) => {
                 let mut sendings = Vec::new();
                 let Self { calls, directory, .. } = self;
@@ -638,7 +604,11 @@ impl<E: Env> Inner<E> {
         for replica in self.replicas.values_mut() {
             replica.forget_late_waiters(turn);
             replica.streams.forget_idle(turn.now);
+            replica.forget_lent(turn.now);
         }
+        // Dropped, it tells who waits that no answer came.
+        self.part_asked =
+            self.part_asked.take().filter(|(_, asked, _)| turn.now.since(*asked) < PART_WAIT_MAX);
     }
 
     fn drive(&mut self, turn: &mut Turn<'_>) {
@@ -754,7 +724,13 @@ impl<E: Env> Inner<E> {
             Parcel::Raft { shard, .. } if shard.0 < layout.shards => layout.core_of(*shard),
             Parcel::Call(call) if call.shard.0 < layout.shards => layout.core_of(call.shard),
             Parcel::Reply(reply) if reply.id.core.0 < layout.cores => reply.id.core,
-            Parcel::Raft { .. } | Parcel::Call(_) | Parcel::Reply(_) => own,
+            Parcel::TableAsk(ask) if ask.shard.0 < layout.shards => layout.core_of(ask.shard),
+            Parcel::TablePart(part) if part.core.0 < layout.cores => part.core,
+            Parcel::Raft { .. }
+            | Parcel::Call(_)
+            | Parcel::Reply(_)
+            | Parcel::TableAsk(_)
+            | Parcel::TablePart(_) => own,
         }
     }
 

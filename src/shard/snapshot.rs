@@ -9,16 +9,16 @@
 //! steps the core's other work has its turn.
 //!
 //! Why a crash is safe at any point: until the manifest names the new file it is a file that nobody names,
-//! removed by the next start; from then on it is whole, and durable with its directory. Frozen changes stay in
-//! the log, and in memory, until then.
+//! removed by the next start; from then on it is whole, and durable with its directory. Frozen changes stay
+//! in the log, and in memory, until then.
 //!
 //! Invariants:
 //! - A state is frozen at an index that its own disk holds durable.
 //! - What was frozen stays readable until a table has it: what failed begins again with it.
 //! - A merge whose outcome does not add up to what was frozen becomes no table.
 //!
-//! It lives on the core of its shard. A disk that is full, or fails to write the file, is a state: the file is
-//! removed, and the next try comes later.
+//! It lives on the core of its shard. A disk that is full, or fails to write the file, is a state: the file
+//! is removed, and the next try comes later.
 
 use std::fmt;
 use std::io;
@@ -35,6 +35,7 @@ use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
 use crate::shard::config::{Config, Snapshots};
 use crate::shard::end::RunEnd;
+use crate::shard::fetch::remove_parts;
 use crate::shard::replica::Replica;
 use crate::shard::runner::Runner;
 use crate::shard::table::{OpenTable, TableFile, TableReadError, footer_checksum, open_table};
@@ -43,7 +44,7 @@ use crate::shard::table::{OpenTable, TableFile, TableReadError, footer_checksum,
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Keys of a memtable that are let go of at once.
-const RETIRED_KEYS: usize = 1024;
+pub(crate) const RETIRED_KEYS: usize = 1024;
 
 /// What a snapshot is made of.
 pub(crate) struct Job<E: Env> {
@@ -79,8 +80,8 @@ impl Changes {
 }
 
 impl Snapshots {
-    /// Whether so many bytes of changes, the first of them so long ago, are to be made into a table, over one of
-    /// `table_bytes`.
+    /// Whether so many bytes of changes, the first of them so long ago, are to be made into a table, over one
+    /// of `table_bytes`.
     fn is_due(&self, changes: usize, age: Duration, table_bytes: usize) -> bool {
         let is_large = changes >= (table_bytes / 2).clamp(self.changes_bytes_min, self.changes_bytes_max);
         let is_old = age >= self.every && changes >= table_bytes / 8;
@@ -145,12 +146,14 @@ impl<E: Env> Replica<E> {
     }
 
     /// The table is there, and the manifest names it. What is let go of.
-    pub(crate) fn install_snapshot(&mut self, table: OpenTable<E>) -> Retired {
+    pub(crate) fn install_snapshot(&mut self, table: OpenTable<E>, keep_entries: u64) -> Retired {
         if let Some(before) = self.table.replace(Rc::new(table.file)) {
             self.cache.borrow_mut().forget_table(before.salt());
         }
         self.changes.is_running = false;
-        self.state.install_table(table.index)
+        let retired = self.state.install_table(table.index);
+        self.let_go_of_log(keep_entries);
+        retired
     }
 
     /// The table could not be made.
@@ -201,6 +204,10 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
             let ms = env.now().since(began).as_millis();
             tracing::info!(%shard, %index, bytes, ms, "a table was made");
             let mut retired = runner.install_snapshot(shard, table);
+            // A part file of a table that was fetched once is older than this one.
+            if let Err(source) = remove_parts(&env, &lane, shard).await {
+                tracing::warn!(%shard, %source, "what is left of a fetched table could not be removed");
+            }
             while retired.drop_some(RETIRED_KEYS) {
                 env.sleep(settings.rest).await;
             }

@@ -31,7 +31,7 @@ use crate::log::{TableRef, table_name};
 pub struct TableFile<E: Env> {
     file: E::File,
     path: PathBuf,
-    salt: u64,
+    named: TableRef,
 }
 
 /// A table that was opened and checked, but for its blocks.
@@ -101,10 +101,19 @@ pub async fn open_table<E: Env>(
     shard: ShardId,
     named: &TableRef,
 ) -> Result<OpenTable<E>, TableReadError> {
-    let path = dir.join(table_name(shard, named.generation));
+    open_table_at(env, dir.join(table_name(shard, named.generation)), shard, named).await
+}
+
+/// Opens a table that bears another name.
+pub(crate) async fn open_table_at<E: Env>(
+    env: &E,
+    path: PathBuf,
+    shard: ShardId,
+    named: &TableRef,
+) -> Result<OpenTable<E>, TableReadError> {
     let opened = env.open(&path, OpenMode::Read).await;
     let file = opened.map_err(|source| TableReadError::Io { path: path.clone(), source })?;
-    let file = TableFile { file, path, salt: named.generation };
+    let file = TableFile { file, path, named: *named };
     let page = file.read(Footer::offset(named.bytes), PAGE_BYTES as u64).await?;
     let footer = Footer::decode(&page, named.bytes).map_err(|source| file.damaged(source))?;
     let meta = &footer.meta;
@@ -126,7 +135,13 @@ impl<E: Env> TableFile<E> {
     /// What tells this table from any other.
     #[must_use]
     pub fn salt(&self) -> u64 {
-        self.salt
+        self.named.generation
+    }
+
+    /// What the manifest says of it.
+    #[must_use]
+    pub fn named(&self) -> TableRef {
+        self.named
     }
 
     /// Reads and checks a block.
@@ -134,9 +149,19 @@ impl<E: Env> TableFile<E> {
     /// # Errors
     /// It cannot be read, or is damaged.
     pub async fn block(&self, handle: BlockHandle) -> Result<Block, TableReadError> {
-        assert_eq!(handle.table, self.salt, "a block of another table is read from {}", self.path.display());
+        assert_eq!(
+            handle.table,
+            self.salt(),
+            "a block of another table is read from {}",
+            self.path.display()
+        );
         let bytes = self.read(handle.offset, u64::from(handle.length)).await?;
         Block::decode(handle, bytes).map_err(|source| self.damaged(source))
+    }
+
+    /// Reads a part of the file as it is, for another node.
+    pub(crate) async fn part(&self, offset: u64, len: usize) -> Result<Bytes, TableReadError> {
+        self.read(offset, len as u64).await
     }
 
     async fn section(&self, section: &Section) -> Result<Bytes, TableReadError> {
@@ -150,7 +175,7 @@ impl<E: Env> TableFile<E> {
         read.map(Bytes::from).map_err(|source| TableReadError::Io { path: self.path.clone(), source })
     }
 
-    fn damaged(&self, source: TableError) -> TableReadError {
+    pub(crate) fn damaged(&self, source: TableError) -> TableReadError {
         TableReadError::Damaged { path: self.path.clone(), source }
     }
 }

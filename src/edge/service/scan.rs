@@ -173,8 +173,8 @@ impl Scan {
         Ok(page)
     }
 
-    /// Asks every shard that has more to give and nothing in hand, until it has something in hand or no more to
-    /// give: a part without a key only says that many deleted ones were passed.
+    /// Asks every shard that has more to give and nothing in hand, until it has something in hand or no more
+    /// to give: a part without a key only says that many deleted ones were passed.
     async fn refill<E: Env, S: Store>(&mut self, edge: &Edge<E, S>, deadline: Instant) -> Result<(), Status> {
         while self.parts.iter().any(Part::needs_more) {
             self.ask(edge, deadline).await?;

@@ -51,6 +51,8 @@ pub struct ClusterConfig {
     pub lease_reads: bool,
     /// Bytes of changes to a shard that are made into a table.
     pub snapshot_bytes_max: u64,
+    /// Entries that a log keeps before its table's end.
+    pub snapshot_keep_entries: u64,
     /// Bytes of tables' blocks that a core keeps.
     pub block_cache_bytes: u64,
     /// A mistake made on purpose.
@@ -346,6 +348,7 @@ impl Cluster {
                 batch_bytes_max: 32 << 10,
                 snapshot_bytes_max: config.snapshot_bytes_max,
                 snapshot_interval_s: 1,
+                snapshot_keep_entries: config.snapshot_keep_entries,
                 block_cache_bytes: config.block_cache_bytes,
                 ..NodeSettings::default()
             },

@@ -130,6 +130,7 @@ fn draw_cluster(random: &mut Random, options: &Options) -> ClusterConfig {
         election: Duration::from_millis(200),
         lease_reads: random.index(4) == 0,
         snapshot_bytes_max: [400, 2000, 1 << 20][random.index(3)],
+        snapshot_keep_entries: [0, 5, 1000][random.index(3)],
         block_cache_bytes: [1, 64 << 10][random.index(2)],
         planted: options.planted,
     }

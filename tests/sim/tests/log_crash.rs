@@ -221,7 +221,7 @@ async fn small(env: SimEnv, run: Rc<RefCell<Run>>) {
         let entries = vec![Entry { index: Index(first), term: Term(term), data }];
         let state = HardState { term: Term(term), vote: Some(NodeId(1)), commit: Index(0) };
         let (shard, hard_state) = (ShardId(shard), Some(state));
-        let append = Append { shard, number: number(&run), hard_state, entries };
+        let append = Append { shard, number: number(&run), hard_state, entries, ..Append::default() };
         assert!(issue(&lane, &Op::Append(append), &run), "three appends fit the queue");
         env.sleep(Duration::from_micros(250)).await;
     }
@@ -295,7 +295,7 @@ fn landed_late(planted: Option<PlantedBug>) -> Option<String> {
                 let data = Bytes::from(vec![ops; 4000]);
                 let entries = vec![Entry { index: Index(u64::from(index)), term: Term(1), data }];
                 let (shard, number) = (ShardId(u32::from(ops)), u64::from(index) - 1);
-                let append = Append { shard, number, hard_state: None, entries };
+                let append = Append { shard, number, entries, ..Append::default() };
                 let is_last = ops == 3 && index == 3;
                 disk.configure(|disk| {
                     disk.latencies = Latencies::exactly(if is_last { 30_000 } else { 100 })

@@ -55,7 +55,8 @@ fn appended(env: &MemEnv, lane: &Lane<MemEnv>, shard: u32, first: u64, lens: &[u
         data: Bytes::from(vec![b'a'; len]),
     });
     let hard_state = Some(HardState { term: Term(1), vote: Some(NodeId(3)), commit: Index(first) });
-    let append = Append { shard: ShardId(shard), number: first, hard_state, entries: entries.collect() };
+    let (shard, entries) = (ShardId(shard), entries.collect());
+    let append = Append { shard, number: first, hard_state, entries, ..Append::default() };
     assert_eq!(lane.append(append), Ok(()));
     env.settle();
     assert_eq!(lane.completions().len(), 1, "all works at once here");

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use distribkv::ids::{NodeId, ShardId};
 use distribkv::kv::{Command, Query, QueryAnswer, Write};
 use distribkv::route::call::{Answered, Body, Consistency, Failure, Request};
+use distribkv::shard::ReplicaReport;
 use sim::cluster::{Cluster, ClusterConfig, Ending};
 use sim::disk::{Crash, DiskConfig};
 use sim::executor::{World, WorldConfig, WorldTime};
@@ -37,12 +38,17 @@ impl Story {
 
     /// New nodes with one shard that do not run yet.
     fn prepared(nodes: u32, planted: Option<&str>) -> Self {
+        Self::prepared_with(nodes, planted, |_| {})
+    }
+
+    /// The same, with another configuration.
+    fn prepared_with(nodes: u32, planted: Option<&str>, change: impl FnOnce(&mut ClusterConfig)) -> Self {
         let mut options = Options::default();
         if let Some(name) = planted {
             sim::plant(&mut options, name).expect("a mistake that can be planted");
         }
         let world = World::new(WorldConfig::seeded(7));
-        let config = ClusterConfig {
+        let mut config = ClusterConfig {
             nodes,
             cores: 1,
             shards: 1,
@@ -51,9 +57,11 @@ impl Story {
             election: Duration::from_millis(200),
             lease_reads: false,
             snapshot_bytes_max: 1 << 20,
+            snapshot_keep_entries: 1000,
             block_cache_bytes: 64 << 10,
             planted: options.planted,
         };
+        change(&mut config);
         let cluster = Cluster::new(&world, config);
         Self { world, cluster }
     }
@@ -204,6 +212,7 @@ fn a_staggered_and_aborted_first_start_works() {
         election: Duration::from_millis(200),
         lease_reads: false,
         snapshot_bytes_max: 1 << 20,
+        snapshot_keep_entries: 1000,
         block_cache_bytes: 64 << 10,
         planted: Options::default().planted,
     };
@@ -294,4 +303,76 @@ fn a_new_node_that_differs_from_a_cluster_ends_with_the_first_refusal() {
     story.cluster.partition(&[NodeId(3)], &[NodeId(2)]);
     story.boot(3);
     assert_eq!([1, 2, 3].map(|node| story.exit_code(node)), [None, None, Some(19)]);
+}
+
+/// What a node says of its replica.
+fn replica(story: &Story, node: NodeId) -> Option<ReplicaReport> {
+    let reports = story.cluster.reports();
+    let (_, report) = reports.into_iter().find(|(of, _)| *of == node)?;
+    report.replicas.into_iter().next()
+}
+
+/// Three nodes whose shard is made into a table after a few entries, and whose logs keep none before it.
+fn with_small_tables() -> Story {
+    let story = Story::prepared_with(3, None, |config| {
+        config.snapshot_bytes_max = 2000;
+        config.snapshot_keep_entries = 0;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    story
+}
+
+/// A follower is away while the log that it lacks is let go of. It comes back, also after a crash in the
+/// middle of its way, and has it all.
+#[test]
+fn a_follower_behind_the_log_gets_the_table() {
+    let story = with_small_tables();
+    let leader = story.leader().expect("the story begins with a leader");
+    let [away, _] = story.others(leader);
+    story.cluster.crash(away, Crash::Power);
+    for _ in 0..60 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "a majority is there");
+    }
+    let leading = || replica(&story, leader).expect("it runs");
+    story.wait(|story| replica(story, leader).is_some_and(|replica| replica.snapshot_index.0 > 20));
+    for ms in [1, 10, 40] {
+        story.cluster.boot(away);
+        story.pass(Duration::from_millis(ms));
+        story.cluster.crash(away, Crash::Power);
+    }
+    story.cluster.boot(away);
+    story.wait(|story| replica(story, away).is_some_and(|of| of.state_digest == leading().state_digest));
+    let caught_up = replica(&story, away).expect("it runs");
+    assert!(caught_up.snapshot_index.0 > 20, "it has the leader's table: {caught_up:?}");
+    assert_eq!(caught_up.applied_index, leading().applied_index);
+    // What it got counts: with the third node gone, it is one of two.
+    let [_, third] = story.others(leader);
+    let third = if third == away { story.others(leader)[0] } else { third };
+    story.cluster.crash(third, Crash::Power);
+    assert!(matches!(story.append(leader, "!"), Some(Ok(_))), "two of three are there");
+    let wanted = format!("{}!", "0123456789".repeat(60));
+    assert_eq!(story.value(leader).as_deref(), Some(wanted.as_bytes()));
+}
+
+/// A cluster whose nodes all lose power begins with its tables, and replays what the logs have beyond them.
+#[test]
+fn a_start_begins_with_the_tables() {
+    let story = with_small_tables();
+    let leader = story.leader().expect("the story begins with a leader");
+    for _ in 0..60 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
+    }
+    let has_table = |story: &Story, node| replica(story, node).is_some_and(|of| of.snapshot_index.0 > 20);
+    story.wait(|story| story.cluster.nodes().into_iter().all(|node| has_table(story, node)));
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.crash(node, Crash::Power));
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.cluster.nodes().into_iter().all(|node| replica(story, node).is_some()));
+    for node in story.cluster.nodes() {
+        let began = replica(&story, node).expect("it runs");
+        assert!(began.snapshot_index.0 > 20, "node {node} begins with its table: {began:?}");
+    }
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    assert_eq!(story.value(leader).as_deref(), Some("0123456789".repeat(60).as_bytes()));
 }

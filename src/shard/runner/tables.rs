@@ -1,0 +1,195 @@
+//! What a runner does for its replicas' tables: blocks read, tables made, lent and fetched.
+//!
+//! All of it takes time, so each is a task of its own; a turn only starts it, and its outcome comes back as
+//! an event or as a call between two turns.
+//!
+//! Invariants:
+//! - Of one core, one table is made at a time, and one is fetched at a time.
+//! - A part of a table that is asked for is answered in time, or who asked hears that it was not.
+
+use std::rc::Rc;
+
+use crate::env::signal::answer;
+use crate::env::{Env, Instant};
+use crate::ids::{NodeId, ShardId};
+use crate::kv::Retired;
+use crate::log::TableRef;
+use crate::raft;
+use crate::route::parcel::{PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
+use crate::shard::end::RunEnd;
+use crate::shard::event::Event;
+use crate::shard::fetch::{self, Fetch};
+use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
+use crate::shard::snapshot::Job;
+use crate::shard::table::{OpenTable, TableFile};
+
+use super::{Inner, Runner};
+
+impl<E: Env> Runner<E> {
+    /// Reads blocks in a task of their own; they come back as an event.
+    pub(super) fn read_blocks(&self, load: BlockLoad) {
+        let BlockLoad { shard, waiter, handles } = load;
+        let file = self.inner.borrow().replicas.get(&shard).and_then(|replica| replica.table.clone());
+        let runner = self.clone();
+        self.env.spawn(async move {
+            let mut result = Ok(Vec::with_capacity(handles.len()));
+            for handle in handles {
+                // A table that took the place of the one that was asked has other blocks: it is asked again.
+                let Some(file) = file.as_ref().filter(|file| file.salt() == handle.table) else { break };
+                match (file.block(handle).await, &mut result) {
+                    (Ok(block), Ok(blocks)) => blocks.push(block),
+                    (read, _) => {
+                        result = read.map(|_| Vec::new());
+                        break;
+                    }
+                }
+            }
+            runner.inner.borrow_mut().inbox.push_back(Event::BlocksRead { shard, waiter, result });
+            runner.wake.raise();
+        });
+    }
+
+    /// Asks for tables of all shards of this core, whatever has changed since the last ones.
+    pub fn ask_snapshots(&self) {
+        self.inner.borrow_mut().replicas.values_mut().for_each(Replica::ask_snapshot);
+    }
+
+    /// Fetches a leader's table, where none is being fetched by this core.
+    pub(super) fn fetch_table(&self, shard: ShardId, offer: raft::SnapshotOffer) {
+        let mut inner = self.inner.borrow_mut();
+        let is_busy = inner.fetching.is_some();
+        let settings = inner.config.snapshots;
+        let Some(replica) = inner.replicas.get_mut(&shard) else { return };
+        if is_busy {
+            // The leader offers it again.
+            return replica.fetch_failed();
+        }
+        let lane = replica.lane.clone();
+        inner.fetching = Some(shard);
+        drop(inner);
+        let fetch = Fetch { shard, offer, lane, settings };
+        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
+    }
+
+    /// Asks another node for a part of a table. `None`: no answer came in time.
+    pub(crate) async fn ask_part(
+        &self,
+        shard: ShardId,
+        from: NodeId,
+        (generation, offset): (u64, u64),
+    ) -> Option<TablePart> {
+        let (sender, receiver) = answer();
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.last_question += 1;
+            let number = inner.last_question;
+            let (node, core) = (inner.config.node(), inner.config.core());
+            inner.part_asked = Some((number, self.env.now(), sender));
+            inner.push_link(
+                from,
+                Parcel::TableAsk(TableAsk { shard, node, core, number, generation, offset }),
+            );
+        }
+        self.outgoing.raise();
+        receiver.await
+    }
+
+    /// Answers a question for a part of a table.
+    pub(super) fn lend_part(&self, ask: TableAsk, file: Rc<TableFile<E>>) {
+        let runner = self.clone();
+        self.env.spawn(async move {
+            let named = file.named();
+            let offset = if named.generation == ask.generation { ask.offset.min(named.bytes) } else { 0 };
+            let rest = usize::try_from(named.bytes - offset).unwrap_or(usize::MAX);
+            let read = file.part(offset, rest.min(PART_BYTES_MAX)).await;
+            let Ok(data) = read.inspect_err(|source| tracing::warn!(shard = %ask.shard, %source, "no part"))
+            else {
+                return;
+            };
+            let TableRef { generation, index, term, bytes, footer_checksum } = named;
+            let named = TableName { generation, index, term, bytes, footer_checksum };
+            let TableAsk { shard, core, number, .. } = ask;
+            let part = TablePart { shard, core, number, named, offset, data };
+            // What finds no room is asked for again.
+            let _ = runner.inner.borrow_mut().links.push(ask.node, Parcel::TablePart(part));
+            runner.outgoing.raise();
+        });
+    }
+
+    pub(crate) fn reserve_install(&self, shard: ShardId, named: &TableRef) -> Option<bool> {
+        let mut inner = self.inner.borrow_mut();
+        let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
+        replica.reserve_install(named)
+    }
+
+    pub(crate) fn install_fetched(&self, shard: ShardId, table: OpenTable<E>) -> Retired {
+        let (now, random) = (self.env.now(), self.env.random());
+        let mut inner = self.inner.borrow_mut();
+        inner.fetching = None;
+        let config = inner.config.clone();
+        let mut out = Output::default();
+        let mut turn = Turn { config: &config, now, random, out: &mut out };
+        let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
+        let installed = replica.install_fetched(table, kv_config(&config, shard), &mut turn);
+        inner.dirty.push(shard);
+        inner.route(&mut out, now);
+        drop(inner);
+        self.wake.raise();
+        self.outgoing.raise();
+        installed.unwrap_or_else(|source| {
+            self.end(RunEnd::Table { shard, source });
+            Retired::default()
+        })
+    }
+
+    pub(crate) fn fetch_failed(&self, shard: ShardId) {
+        let mut inner = self.inner.borrow_mut();
+        inner.fetching = None;
+        if let Some(replica) = inner.replicas.get_mut(&shard) {
+            replica.fetch_failed();
+        }
+    }
+
+    pub(crate) fn install_snapshot(&self, shard: ShardId, table: OpenTable<E>) -> Retired {
+        let mut inner = self.inner.borrow_mut();
+        let keep_entries = inner.config.snapshots.keep_entries;
+        let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
+        let retired = replica.install_snapshot(table, keep_entries);
+        inner.dirty.push(shard);
+        drop(inner);
+        self.wake.raise();
+        retired
+    }
+
+    pub(crate) fn snapshot_failed(&self, shard: ShardId) {
+        let now = self.env.now();
+        if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
+            replica.snapshot_failed(now);
+        }
+    }
+
+    /// The process has to end.
+    pub(crate) fn end(&self, end: RunEnd) {
+        self.inner.borrow_mut().end.get_or_insert(end);
+        self.wake.raise();
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Freezes the shard whose table is due most, where none of this core is being made.
+    pub(super) fn due_snapshot(&mut self, now: Instant, random: u64) -> Option<Job<E>> {
+        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+        if now.since(self.looked_at) < LOOK_EVERY || self.has_stopped {
+            return None;
+        }
+        self.looked_at = now;
+        if self.replicas.values().any(|replica| replica.changes.is_running) {
+            return None;
+        }
+        let Self { config, replicas, .. } = self;
+        let due =
+            replicas.values_mut().filter_map(|replica| Some((replica.snapshot_due(config, now)?, replica)));
+        let (_, replica) = due.max_by_key(|(bytes, _)| *bytes)?;
+        Some(replica.begin_snapshot(config, (now, random)))
+    }
+}
