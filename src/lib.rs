@@ -13,6 +13,7 @@
 //! | lane | one log on disk and the shards whose entries are in it |
 //! | segment | one file of a lane's log |
 //! | batch | what one durable write carries: records of any number of the lane's shards |
+//! | table | an immutable, sorted, checksummed file that holds the state of one shard at one index |
 //! | revision | a shard's counter of changes |
 //! | session | what makes a client's retries exactly-once |
 //! | edge | the gRPC server side of a core |
@@ -49,9 +50,11 @@
 //!
 //! - [`raft`] is one replica's consensus, [`kv`] the state machine with its sessions: pure, time and chance
 //!   come in.
-//! - [`log`] is a lane's log: group commit, recovery, manifest, and the identity of a data directory.
+//! - [`log`] is a lane's log: group commit, recovery, the manifest that names segments and tables, and the
+//!   identity of a data directory.
 //! - [`route`] says where a request goes and what carries it.
-//! - [`shard`] drives replicas: raft's decisions into log, state machine and outbox.
+//! - [`shard`] drives replicas: raft's decisions into log, state machine and outbox; it makes the tables that
+//!   stand for the log, and fetches those of others.
 //! - [`host`] is a node in production: cores, mesh, links; [`edge`] speaks gRPC.
 //! - [`env`](mod@env) is the one seam: clock, chance, tasks and files. The simulator (`tests/sim`) implements
 //!   it too, and runs everything above it unchanged, whole clusters at a time.

@@ -26,7 +26,9 @@
 //!   request id.
 //! - Once any sending of a change ended without an answer, its caller never hears "not executed".
 //! - No runner waits for a queue of another: what finds no room is dropped (raft's) or refused (calls).
-//! - A turn never awaits; what takes time (reading the log) is a task of its own that comes back as an event.
+//! - A turn never awaits; what takes time (reading the log, reading and making tables) is a task of its own
+//!   that comes back as an event.
+//! - Nothing of the log is released that no durable table of this node holds.
 //!
 //! What it deliberately does not do: speak gRPC, open sockets, or know what a key means.
 //!
