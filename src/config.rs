@@ -57,6 +57,9 @@ pub struct Node {
     pub batch_bytes_max: u64,
     /// Microseconds that a batch waits for company when no write is in flight. 0 to 10,000. Default 0.
     pub batch_delay_us: u64,
+    /// The segments that a lane keeps before shards that need the oldest one are made into tables for it:
+    /// what the log takes on disk is about so many segments, and two more. 2 to 65,000. Default 8.
+    pub log_segments_max: u64,
     /// The most bytes of changes to one shard that are kept in memory, and replayed from the log by a start,
     /// before they are made into a table; twice as many and more are refused. What a node needs of memory
     /// grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
@@ -126,6 +129,7 @@ impl Default for Node {
             segment_bytes: 64 << 20,
             batch_bytes_max: 8 << 20,
             batch_delay_us: 0,
+            log_segments_max: 8,
             snapshot_bytes_max: 32 << 20,
             snapshot_interval_s: 30,
             snapshot_keep_entries: 4096,
@@ -271,6 +275,7 @@ impl Node {
         check_multiple("batch_bytes_max", self.batch_bytes_max)?;
         check_multiple("--segment-bytes", self.segment_bytes)?;
         check_range("batch_delay_us", self.batch_delay_us, 0, 10_000)?;
+        check_range("log_segments_max", self.log_segments_max, 2, 65_000)?;
         check_range("snapshot_bytes_max", self.snapshot_bytes_max, 64 << 10, 1 << 30)?;
         check_range("snapshot_interval_s", self.snapshot_interval_s, 1, 86_400)?;
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;

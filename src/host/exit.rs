@@ -117,7 +117,11 @@ impl Exit {
             Self::LogRead { source: ReadError::Failed(_), .. } => 1,
             Self::LogRead { .. } => 17,
             Self::Command(_) => 16,
-            Self::Table(RunEnd::Table { source: TableReadError::Io { .. }, .. }) => 1,
+            Self::Table(RunEnd::Table { source: TableReadError::Io { source, .. }, .. })
+                if source.kind() != std::io::ErrorKind::NotFound =>
+            {
+                1
+            }
             Self::Table(_) => 17,
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),

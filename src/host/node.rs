@@ -230,6 +230,7 @@ fn snapshots(node: &config::Node) -> Snapshots {
         changes_bytes_min: defaults.changes_bytes_min.min(bytes(node.snapshot_bytes_max)),
         every: Duration::from_secs(node.snapshot_interval_s),
         keep_entries: node.snapshot_keep_entries,
+        log_segments_max: usize::try_from(node.log_segments_max).expect("validated to be few"),
         cache_bytes_max: bytes(node.block_cache_bytes),
         ..defaults
     }

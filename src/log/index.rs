@@ -335,6 +335,13 @@ impl LaneIndex {
         self.shards.values().any(|shard| shard.spans.front().is_some_and(|span| span.at.segment <= segment))
     }
 
+    /// The shards with an entry that counts in this segment or an older one.
+    #[must_use]
+    pub fn entries_in(&self, segment: SegmentId) -> Vec<ShardId> {
+        let needs = |index: &ShardIndex| index.spans.front().is_some_and(|span| span.at.segment <= segment);
+        self.shards().filter(|(_, index)| needs(index)).map(|(shard, _)| shard).collect()
+    }
+
     /// The shards whose hard state, released mark or standing has no copy after this segment.
     #[must_use]
     pub fn states_in(&self, segment: SegmentId) -> Vec<ShardId> {

@@ -134,7 +134,9 @@ impl<E: Env> Keeper<E> {
         if !state.switches.is_empty() {
             return Chore::Switch;
         }
-        if state.spare.is_none() && (state.needs_spare || !is_closing) {
+        // On a full disk room is made before room is asked for.
+        let makes_room = state.space == Space::Short && state.can_release_at_once();
+        if state.spare.is_none() && (state.needs_spare || !is_closing) && !makes_room {
             let is_room = state.segments.len() < SEGMENTS_MAX;
             return if is_room { Chore::Make } else { Chore::WaitForSpace };
         }
@@ -232,11 +234,16 @@ impl<E: Env> Keeper<E> {
         if let Some(made) = self.made.take() {
             self.publish(made);
         }
-        for Switched { sender, replaced } in std::mem::take(&mut self.switched) {
-            sender.send(());
-            if let Some(path) = replaced {
-                self.remove(&path).await?;
-            }
+        let switched = std::mem::take(&mut self.switched);
+        let replaced: Vec<PathBuf> = switched
+            .into_iter()
+            .filter_map(|Switched { sender, replaced }| {
+                sender.send(());
+                replaced
+            })
+            .collect();
+        for path in replaced {
+            self.remove(&path).await?;
         }
         match self.released.take() {
             Some(id) => self.dispose(id).await,
@@ -266,7 +273,12 @@ impl<E: Env> Keeper<E> {
     async fn remove(&self, path: &Path) -> Result<(), LogFailure> {
         let shared = &self.lane.shared;
         let failed = |source| LogFailure::new(Doing::RemoveSegment, path, source);
-        shared.env.remove(path).await.map_err(failed)?;
+        match shared.env.remove(path).await {
+            Ok(()) => {}
+            // Somebody else has removed it: it was not needed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
         shared.env.sync_dir(&shared.dir).await.map_err(failed)
     }
 
@@ -284,6 +296,11 @@ impl<E: Env> State<E> {
         let (&id, segment) = self.segments.first_key_value()?;
         let end = segment.end.filter(|_| id != self.current.place.segment)?;
         (segment.readers == 0 && !self.index.needs_entries_of(id)).then_some((id, end))
+    }
+
+    /// Whether the oldest segment can go without anything being written first.
+    fn can_release_at_once(&self) -> bool {
+        self.oldest_not_needed().is_some_and(|(id, _)| self.index.states_in(id).is_empty())
     }
 
     /// Forgets a segment; says whether its file is kept to be used again.

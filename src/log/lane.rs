@@ -327,6 +327,17 @@ impl<E: Env> Lane<E> {
         receiver
     }
 
+    /// The shards that need the oldest segment, where there are more segments than these.
+    #[must_use]
+    pub fn pinning(&self, segments_max: usize) -> Vec<ShardId> {
+        let state = self.shared.state.borrow();
+        let Some(oldest) = state.segments.keys().next().filter(|_| state.segments.len() > segments_max)
+        else {
+            return Vec::new();
+        };
+        state.index.entries_in(*oldest)
+    }
+
     /// Where the lane's files are.
     #[must_use]
     pub fn dir(&self) -> &Path {

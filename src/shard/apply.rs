@@ -40,7 +40,7 @@ impl<E: Env> Replica<E> {
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..turn.config.limits.apply_entries_max {
             let next = self.state.applied().next();
-            if next > self.committed || self.is_loading() {
+            if next > self.committed || self.is_loading() || self.is_held_back(next) {
                 break;
             }
             let stuck = self.stuck.as_ref().map(|stuck| stuck.entry.clone());
@@ -70,7 +70,15 @@ impl<E: Env> Replica<E> {
 
     /// Whether there is more to apply at once, in a later turn.
     pub(crate) fn has_more_to_apply(&self) -> bool {
-        self.state.applied() < self.committed && !self.is_fetching && !self.is_loading()
+        let next = self.state.applied().next();
+        next <= self.committed && !self.is_fetching && !self.is_loading() && !self.is_held_back(next)
+    }
+
+    /// Whether an entry has to wait although it is at hand: a table that covers it is about to take the place
+    /// of the state, or a table is due and can be made of what the own disk holds alone.
+    fn is_held_back(&self, next: Index) -> bool {
+        let is_covered = self.coming.is_some_and(|index| next >= index);
+        is_covered || (self.changes.waits_for_disk && next > self.raft.persisted_index())
     }
 
     /// Whether the entry that is applied next waits for blocks of the table.
@@ -129,6 +137,13 @@ impl<E: Env> Replica<E> {
                 assert!(self.is_fetching, "shard {shard}: entries are here that were not asked for");
                 self.is_fetching = false;
                 self.fetched = entries.into();
+                self.apply(turn);
+            }
+            // A table took the place of the state, and of the entries that were read for it.
+            (ReadPurpose::Apply, Err(log::ReadError::Released { first }))
+                if first <= self.state.applied().next() =>
+            {
+                self.is_fetching = false;
                 self.apply(turn);
             }
             // The disk failed to read once: raft asks again when the follower is heard of next.

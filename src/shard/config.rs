@@ -78,9 +78,11 @@ impl Times {
 /// When the state of a shard is made into its next table, and how.
 ///
 /// Of changes since the table before, by whichever comes first: `changes_bytes_max`; half of the table's own
-/// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that. So
-/// a table of T bytes is written again for every min(`changes_bytes_max`, T / 2) of changes under a steady
-/// load: a change costs its place in the log and 1 + T / that in tables.
+/// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that, or
+/// where the log would keep more than `log_segments_max` segments for it. So under a load that fills these
+/// bytes before those times are over, a table of T bytes is written again for every min(`changes_bytes_max`,
+/// T / 2) of changes: a change costs its place in the log and 1 + T / that in tables. A trickle costs T each
+/// time.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshots {
     /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into
@@ -97,6 +99,8 @@ pub struct Snapshots {
     /// How many entries before a table's end the log keeps, so that a follower that was away for a moment
     /// needs no table.
     pub keep_entries: u64,
+    /// A lane of more segments than these has those made into tables first that need the oldest one.
+    pub log_segments_max: usize,
     /// How long a follower rests between two parts of a table that it fetches.
     pub part_rest: Duration,
     /// The bytes of tables' blocks that a core keeps in memory.
@@ -112,6 +116,7 @@ impl Default for Snapshots {
             step_bytes: 64 << 10,
             rest: Duration::from_micros(100),
             keep_entries: 4096,
+            log_segments_max: 8,
             part_rest: Duration::from_millis(2),
             cache_bytes_max: 64 << 20,
         }

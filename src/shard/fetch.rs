@@ -29,12 +29,13 @@ use std::{fmt, io};
 
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::{NodeId, ShardId};
+use crate::kv;
 use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
 use crate::shard::config::Snapshots;
 use crate::shard::runner::Runner;
-use crate::shard::table::{TableReadError, open_table, open_table_at};
+use crate::shard::table::{OpenTable, TableReadError, open_table, open_table_at};
 
 /// How often in a row a part may stay away before the try is over.
 const SILENT_MAX: u32 = 10;
@@ -123,6 +124,9 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
             continue;
         };
         silent = 0;
+        if runner.is_own_table(fetch.shard, part.named.generation) {
+            return Err(Failure::Unwanted);
+        }
         if part.named.generation != generation || arriving.is_none() {
             let is_resumed = part.named.generation == generation && part.offset == offset;
             let from = if is_resumed { offset } else { 0 };
@@ -268,15 +272,30 @@ async fn adopt<E: Env>(
         }
     };
     if !is_reserved {
-        let removed = env.remove(&path).await;
-        removed.map_err(|source| Failure::Disk { path, source })?;
-        return Err(Failure::Unwanted);
+        return Err(discarded(env, path, Failure::Unwanted).await);
     }
-    let opened = open_table(env, fetch.lane.dir(), fetch.shard, &named).await.map_err(Failure::Damaged)?;
+    let opened = open_table(env, fetch.lane.dir(), fetch.shard, &named).await;
+    let OpenTable { file, index, sessions } = match opened {
+        Ok(opened) => opened,
+        Err(source) => return Err(discarded(env, path, Failure::Damaged(source)).await),
+    };
+    let state = kv::State::from_table(runner.kv_config(fetch.shard), index, &sessions);
+    let state = match state.map_err(|source| Failure::Damaged(file.damaged(source))) {
+        Ok(state) => state,
+        Err(failure) => return Err(discarded(env, path, failure).await),
+    };
     fetch.lane.switch_table(fetch.shard, named).await.ok_or(Failure::Ended)?;
-    let mut retired = runner.install_fetched(fetch.shard, opened);
+    let mut retired = runner.install_fetched(fetch.shard, file, state);
     while retired.drop_some(crate::shard::snapshot::RETIRED_KEYS) {
         env.sleep(fetch.settings.rest).await;
     }
     Ok(())
+}
+
+/// Removes a table that no manifest names, and says why.
+async fn discarded<E: Env>(env: &E, path: PathBuf, why: Failure) -> Failure {
+    match env.remove(&path).await {
+        Ok(()) => why,
+        Err(source) => Failure::Disk { path, source },
+    }
 }

@@ -4,8 +4,9 @@
 //! Invariants:
 //! - The log lets go of what a durable table of this node holds, and of nothing else; for a follower that is
 //!   fetching a table, not of what follows that table.
-//! - A table that takes the place of the state is one that raft wants, and no table of the replica's own is
-//!   being made meanwhile.
+//! - A table that takes the place of the state is one that raft wants. While it is made the node's own, no
+//!   table of the replica's is made, and no entry that it covers is applied: the manifest and the state
+//!   agree.
 //! - Who waits for an entry that the table covers is told that the outcome is unknown.
 
 use std::rc::Rc;
@@ -15,12 +16,12 @@ use crate::env::{Env, Instant};
 use crate::ids::Index;
 use crate::kv::{self, Retired};
 use crate::log::TableRef;
-use crate::raft::{Installed, Role};
+use crate::raft::Installed;
 use crate::route::call::FailureKind;
 use crate::route::parcel::TableAsk;
 use crate::shard::replica::{Replica, Turn};
 use crate::shard::snapshot::Changes;
-use crate::shard::table::{OpenTable, TableFile, TableReadError};
+use crate::shard::table::TableFile;
 
 /// A lent table that nobody asked for in so long is let go of.
 const LENT_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -51,14 +52,29 @@ impl<E: Env> Replica<E> {
         let in_table = self.state.table().map_or(Index(0), |table| table.meta().applied);
         let index = Index(in_table.0.saturating_sub(keep_entries));
         let is_lending = self.raft.peers().iter().any(|peer| peer.is_active && peer.snapshot.is_some());
-        let is_behind = index <= self.raft.log_start() || index > self.raft.persisted_index();
-        if is_lending || is_behind {
+        if !is_lending {
+            self.let_go_up_to(index);
+        }
+    }
+
+    fn let_go_up_to(&mut self, index: Index) {
+        if index <= self.raft.log_start() || index > self.raft.persisted_index() {
             return;
         }
         let Some(term) = self.raft.term_at(index) else { return };
         // Where the lane has no room, the next table lets go of more.
         if self.lane.release(self.shard, index, term).is_ok() {
             self.raft.compact(index);
+        }
+    }
+
+    /// Lets go of the oldest segment: by what the table holds already, or by asking for a table.
+    pub(crate) fn unpin(&mut self) {
+        let in_table = self.state.table().map_or(Index(0), |table| table.meta().applied);
+        if self.raft.log_start() < in_table {
+            self.let_go_up_to(in_table);
+        } else {
+            self.ask_snapshot();
         }
     }
 
@@ -71,32 +87,25 @@ impl<E: Env> Replica<E> {
         let in_table = self.state.table().map_or(Index(0), |table| table.meta().applied);
         let is_wanted = self.raft.wants_table(named.index, named.term) && named.index > in_table;
         self.changes.is_running = is_wanted;
-        self.is_table_coming = is_wanted;
+        self.coming = is_wanted.then_some(named.index);
         Some(is_wanted)
     }
 
-    /// A fetched table is durable, and the manifest names it. What is let go of.
+    /// A fetched table is durable, and the manifest names it: the state that it holds takes the place of this
+    /// replica's. What is let go of.
     pub(crate) fn install_fetched(
         &mut self,
-        table: OpenTable<E>,
-        config: kv::Config,
+        file: TableFile<E>,
+        state: kv::State,
         turn: &mut Turn<'_>,
-    ) -> Result<Retired, TableReadError> {
-        let OpenTable { file, index, sessions } = table;
-        let (at, term) = (index.meta().applied, index.meta().applied_term);
+    ) -> Retired {
+        let TableRef { index: at, term, .. } = file.named();
+        let (applied, reserved) = (self.state.applied(), self.coming.take());
+        assert!(reserved == Some(at), "shard {}: a table to {at}, {reserved:?} was reserved", self.shard);
+        assert!(applied < at, "shard {}: {applied} is applied, the table ends at {at}", self.shard);
         self.changes = Changes::new(turn.now);
-        self.is_table_coming = false;
         let became = self.raft.installed(at, term);
-        let is_ahead = at > self.state.applied();
-        match became {
-            Installed::Restarted | Installed::Kept if is_ahead => {}
-            Installed::Restarted => {
-                panic!("shard {}: {} is applied, the table ends at {at}", self.shard, self.state.applied())
-            }
-            // The state goes on over the table that it has, and is made into one with the next.
-            Installed::Kept | Installed::Stale => return Ok(Retired::default()),
-        }
-        let state = kv::State::from_table(config, index, &sessions).map_err(|source| file.damaged(source))?;
+        assert!(became != Installed::Stale, "shard {}: raft wanted the table to {at}", self.shard);
         let before = std::mem::replace(&mut self.state, state);
         if let Some(table) = self.table.replace(Rc::new(file)) {
             self.cache.borrow_mut().forget_table(table.salt());
@@ -111,16 +120,14 @@ impl<E: Env> Replica<E> {
             self.fail(waiter.caller, FailureKind::OutcomeUnknown, turn);
         }
         self.raft.applied(at);
-        assert!(self.raft.role() != Role::Leader, "shard {}: a leader took a table", self.shard);
-        Ok(before.retire())
+        before.retire()
     }
 
     /// A leader's table could not be had.
     pub(crate) fn fetch_failed(&mut self) {
-        if self.is_table_coming {
+        if self.coming.take().is_some() {
             self.changes.is_running = false;
         }
-        self.is_table_coming = false;
         self.raft.install_failed();
     }
 }

@@ -99,8 +99,8 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) table: Option<Rc<TableFile<E>>>,
     pub(crate) cache: SharedCache,
     pub(crate) changes: Changes,
-    /// A leader's table is being fetched.
-    pub(crate) is_table_coming: bool,
+    /// The last entry of a leader's table that is being made the node's own.
+    pub(crate) coming: Option<Index>,
     /// A table that another node is fetching, though it is not this replica's newest any more.
     pub(crate) lent: Option<Lent<E>>,
     pub(crate) waiters: BTreeMap<Index, Waiter>,
@@ -237,7 +237,7 @@ impl<E: Env> Replica<E> {
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),
-            is_table_coming: false,
+            coming: None,
             lent: None,
             waiters: BTreeMap::new(),
             reads: BTreeMap::new(),

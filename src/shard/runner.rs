@@ -38,7 +38,7 @@ const MESH_ITEMS_MAX: usize = 64 << 10;
 const LENDING_MAX: usize = 4;
 
 /// How long a part of a table may take to arrive.
-const PART_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+const PART_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// All that one core owns.
 pub struct Runner<E: Env> {
@@ -78,6 +78,7 @@ struct Inner<E: Env> {
     looked_at: Instant,
     /// The shard that a table is fetched for: one at a time.
     fetching: Option<ShardId>,
+    fetch_rests_until: Instant,
     /// The part that was asked for, and when.
     part_asked: Option<(u64, Instant, AnswerSender<TablePart>)>,
     /// Parts that others ask for.
@@ -135,6 +136,7 @@ impl<E: Env> Runner<E> {
             looked_at: now,
             end: None,
             fetching: None,
+            fetch_rests_until: now,
             part_asked: None,
             lending: Vec::new(),
             is_entitled: config.is_planted(PlantedBug::WipedNodeVotes),

@@ -66,11 +66,20 @@ pub(crate) struct Changes {
     rests_until: Instant,
     /// Somebody asked for a table, whatever has changed.
     is_asked: bool,
+    /// A table is due, and the own disk does not hold yet what is applied.
+    pub(crate) waits_for_disk: bool,
 }
 
 impl Changes {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { bytes: 0, since: now, is_running: false, rests_until: now, is_asked: false }
+        Self {
+            bytes: 0,
+            since: now,
+            is_running: false,
+            rests_until: now,
+            is_asked: false,
+            waits_for_disk: false,
+        }
     }
 
     /// An entry of so many bytes was applied.
@@ -91,13 +100,12 @@ impl Snapshots {
 
 impl<E: Env> Replica<E> {
     /// Whether this shard's changes are to be made into a table now, and how much they are.
-    pub(crate) fn snapshot_due(&self, config: &Config, now: Instant) -> Option<usize> {
+    pub(crate) fn snapshot_due(&mut self, config: &Config, now: Instant) -> Option<usize> {
         let applied = self.state.applied();
         let in_table = self.state.table().map_or(0, |table| table.meta().applied.0);
-        let is_durable = applied <= self.raft.persisted_index();
         let is_replaying = applied < self.committed_at_start;
         let changes = &self.changes;
-        if changes.is_running || now < changes.rests_until || !is_durable || is_replaying {
+        if changes.is_running || now < changes.rests_until || is_replaying {
             return None;
         }
         if self.state.frozen().is_some() {
@@ -108,7 +116,12 @@ impl<E: Env> Replica<E> {
         let table = usize::try_from(table).unwrap_or(usize::MAX);
         let is_due = config.snapshots.is_due(bytes, now.since(changes.since), table);
         let has_changes = applied.0 > in_table;
-        (has_changes && (is_due || changes.is_asked)).then_some(bytes)
+        let is_due = has_changes && (is_due || changes.is_asked);
+        let is_urgent = changes.is_asked;
+        let is_durable = applied <= self.raft.persisted_index();
+        // A disk that lags is given the time to come up: the state waits for it.
+        self.changes.waits_for_disk = is_due && !is_durable;
+        (is_due && is_durable).then_some(if is_urgent { usize::MAX - 1 } else { bytes })
     }
 
     /// Whether so much has changed that more is refused until a table has some of it.
@@ -205,7 +218,9 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
             tracing::info!(%shard, %index, bytes, ms, "a table was made");
             let mut retired = runner.install_snapshot(shard, table);
             // A part file of a table that was fetched once is older than this one.
-            if let Err(source) = remove_parts(&env, &lane, shard).await {
+            if runner.is_fetching(shard) {
+                // It is in use.
+            } else if let Err(source) = remove_parts(&env, &lane, shard).await {
                 tracing::warn!(%shard, %source, "what is left of a fetched table could not be removed");
             }
             while retired.drop_some(RETIRED_KEYS) {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::env::signal::answer;
 use crate::env::{Env, Instant};
 use crate::ids::{NodeId, ShardId};
-use crate::kv::Retired;
+use crate::kv::{self, Retired};
 use crate::log::TableRef;
 use crate::raft;
 use crate::route::parcel::{PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
@@ -24,6 +24,9 @@ use crate::shard::snapshot::Job;
 use crate::shard::table::{OpenTable, TableFile};
 
 use super::{Inner, Runner};
+
+/// How long a core rests after a table that it could not fetch.
+const FETCH_REST: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl<E: Env> Runner<E> {
     /// Reads blocks in a task of their own; they come back as an event.
@@ -57,12 +60,12 @@ impl<E: Env> Runner<E> {
     /// Fetches a leader's table, where none is being fetched by this core.
     pub(super) fn fetch_table(&self, shard: ShardId, offer: raft::SnapshotOffer) {
         let mut inner = self.inner.borrow_mut();
-        let is_busy = inner.fetching.is_some();
+        let is_busy = inner.fetching.is_some() || self.env.now() < inner.fetch_rests_until;
         let settings = inner.config.snapshots;
         let Some(replica) = inner.replicas.get_mut(&shard) else { return };
         if is_busy {
-            // The leader offers it again.
-            return replica.fetch_failed();
+            // The leader offers it again. What is being fetched is none of this offer's business.
+            return replica.raft.install_failed();
         }
         let lane = replica.lane.clone();
         inner.fetching = Some(shard);
@@ -122,7 +125,24 @@ impl<E: Env> Runner<E> {
         replica.reserve_install(named)
     }
 
-    pub(crate) fn install_fetched(&self, shard: ShardId, table: OpenTable<E>) -> Retired {
+    /// What the state machine of a shard is made with.
+    pub(crate) fn kv_config(&self, shard: ShardId) -> kv::Config {
+        kv_config(&self.inner.borrow().config, shard)
+    }
+
+    /// Whether a table of this generation is the shard's own already.
+    pub(crate) fn is_own_table(&self, shard: ShardId, generation: u64) -> bool {
+        let inner = self.inner.borrow();
+        let table = inner.replicas.get(&shard).and_then(|replica| replica.table.as_ref());
+        table.is_some_and(|table| table.salt() == generation)
+    }
+
+    /// Whether a table is being fetched for a shard.
+    pub(crate) fn is_fetching(&self, shard: ShardId) -> bool {
+        self.inner.borrow().fetching == Some(shard)
+    }
+
+    pub(crate) fn install_fetched(&self, shard: ShardId, file: TableFile<E>, state: kv::State) -> Retired {
         let (now, random) = (self.env.now(), self.env.random());
         let mut inner = self.inner.borrow_mut();
         inner.fetching = None;
@@ -130,21 +150,20 @@ impl<E: Env> Runner<E> {
         let mut out = Output::default();
         let mut turn = Turn { config: &config, now, random, out: &mut out };
         let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
-        let installed = replica.install_fetched(table, kv_config(&config, shard), &mut turn);
+        let retired = replica.install_fetched(file, state, &mut turn);
         inner.dirty.push(shard);
         inner.route(&mut out, now);
         drop(inner);
         self.wake.raise();
         self.outgoing.raise();
-        installed.unwrap_or_else(|source| {
-            self.end(RunEnd::Table { shard, source });
-            Retired::default()
-        })
+        retired
     }
 
     pub(crate) fn fetch_failed(&self, shard: ShardId) {
+        let now = self.env.now();
         let mut inner = self.inner.borrow_mut();
         inner.fetching = None;
+        inner.fetch_rests_until = now + FETCH_REST;
         if let Some(replica) = inner.replicas.get_mut(&shard) {
             replica.fetch_failed();
         }
@@ -186,10 +205,22 @@ impl<E: Env> Inner<E> {
         if self.replicas.values().any(|replica| replica.changes.is_running) {
             return None;
         }
+        self.unpin();
         let Self { config, replicas, .. } = self;
         let due =
             replicas.values_mut().filter_map(|replica| Some((replica.snapshot_due(config, now)?, replica)));
         let (_, replica) = due.max_by_key(|(bytes, _)| *bytes)?;
         Some(replica.begin_snapshot(config, (now, random)))
+    }
+
+    /// Where a lane has more segments than it may, those who need the oldest of them let go of it: by a table
+    /// that is made first of all, or by what is in one already.
+    fn unpin(&mut self) {
+        let segments_max = self.config.snapshots.log_segments_max;
+        for shard in self.lanes.values().flat_map(|lane| lane.pinning(segments_max)) {
+            if let Some(replica) = self.replicas.get_mut(&shard) {
+                replica.unpin();
+            }
+        }
     }
 }

@@ -349,6 +349,7 @@ impl Cluster {
                 snapshot_bytes_max: config.snapshot_bytes_max,
                 snapshot_interval_s: 1,
                 snapshot_keep_entries: config.snapshot_keep_entries,
+                log_segments_max: 3,
                 block_cache_bytes: config.block_cache_bytes,
                 ..NodeSettings::default()
             },

@@ -376,3 +376,24 @@ fn a_start_begins_with_the_tables() {
     let leader = story.leader().expect("it was waited for");
     assert_eq!(story.value(leader).as_deref(), Some("0123456789".repeat(60).as_bytes()));
 }
+
+/// One shard of a lane is written to all the time, the other hardly ever. The quiet one must not keep the log
+/// of the busy one.
+#[test]
+fn a_quiet_shard_does_not_hold_the_log() {
+    let story = Story::prepared_with(3, None, |config| {
+        config.shards = 2;
+        config.snapshot_bytes_max = 20_000;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    for _ in 0..400 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
+    }
+    story.pass(Duration::from_secs(2));
+    for (node, report) in story.cluster.reports() {
+        let lane = report.lanes.first().expect("a node has a lane");
+        assert!(lane.segments <= 6, "node {node} keeps {} segments", lane.segments);
+    }
+}
