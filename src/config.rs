@@ -70,7 +70,7 @@ pub struct Node {
     /// How many entries of a shard the log keeps before the end of its table, so that a follower that was
     /// away for a moment need not fetch the table. 0 to 1,000,000. Default 4096.
     pub snapshot_keep_entries: u64,
-    /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 64 MiB.
+    /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 128 MiB.
     pub block_cache_bytes: u64,
     /// The most requests of one core's clients that have no answer yet; beyond, RESOURCE_EXHAUSTED. 16 to
     /// 16,384. Default 16,384.
@@ -133,7 +133,7 @@ impl Default for Node {
             snapshot_bytes_max: 32 << 20,
             snapshot_interval_s: 30,
             snapshot_keep_entries: 4096,
-            block_cache_bytes: 64 << 20,
+            block_cache_bytes: 128 << 20,
             calls_max: 16_384,
             spin_us: 0,
             log_format: LogFormat::Text,

@@ -118,7 +118,7 @@ impl Default for Snapshots {
             keep_entries: 4096,
             log_segments_max: 8,
             part_rest: Duration::from_millis(2),
-            cache_bytes_max: 64 << 20,
+            cache_bytes_max: 128 << 20,
         }
     }
 }
