@@ -48,7 +48,7 @@ fn golden_scripts() {
         .map(|entry| entry.expect("the directory can be read").path())
         .collect();
     paths.sort();
-    assert!(paths.len() >= 35, "{} scripts in {dir}", paths.len());
+    assert!(paths.len() >= 60, "{} scripts in {dir}", paths.len());
     for path in paths {
         println!("{}", path.display());
         let mut script = Script { cluster: Cluster::new(config(3)) };
