@@ -85,6 +85,7 @@ async fn measure(args: Args) -> String {
         batch_delay: Duration::ZERO,
         queue_bytes_max: 64 << 20,
         seal_after: Duration::from_millis(10),
+        damage: distribkv::log::OnDamage::Stop,
         #[cfg(debug_assertions)]
         planted: None,
     };

@@ -146,6 +146,7 @@ impl Script {
             batch_delay: Duration::from_millis(key(args, "delay", 0)?),
             queue_bytes_max: 64 << 10,
             seal_after: Duration::from_millis(10),
+            damage: distribkv::log::OnDamage::Stop,
             #[cfg(debug_assertions)]
             planted: None,
         };
@@ -308,6 +309,7 @@ fn record_text(record: &Record<'_>) -> String {
         Record::Released { shard, index, term } => format!("shard {shard} released {index}/{term}"),
         Record::Standing { shard, standing } => format!("shard {shard} is {standing:?}"),
         Record::Restart { shard, index, term } => format!("shard {shard} begins anew behind {index}/{term}"),
+        Record::End { shard, index, term } => format!("shard {shard} ends with {index}/{term}"),
     }
 }
 

@@ -14,7 +14,9 @@ use crate::env::Env;
 use crate::host::exit::Exit;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
 use crate::kv;
-use crate::log::{self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig};
+use crate::log::{
+    self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, Survivor,
+};
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
@@ -89,6 +91,10 @@ pub struct Found {
     pub bytes: u64,
     /// Where a torn tail was cut, one line each.
     pub cuts: Vec<String>,
+    /// What is damaged in the log and was gone round, one line each.
+    pub damages: Vec<String>,
+    /// The shards that lost something by it: their peers have it.
+    pub lost: Vec<Survivor>,
     /// What each shard's log knows to be committed: to be applied before the node is ready.
     pub committed: BTreeMap<ShardId, Index>,
     /// How long it took.
@@ -129,13 +135,15 @@ pub async fn open_core<E: Env>(
     let mut lanes = BTreeMap::new();
     let mut starts = Vec::new();
     for lane in layout.lanes_of(core) {
-        let opened =
-            Lane::open(env.clone(), &dir.join(lane_dir(lane)), lane_config(settings, lane, planted)).await;
+        let lane_config = lane_config(settings, (&layout, lane), planted);
+        let opened = Lane::open(env.clone(), &dir.join(lane_dir(lane)), lane_config).await;
         let (opened, recovery) = opened.map_err(|source| Exit::Open { dir: dir.clone(), source })?;
         found.lanes += 1;
         found.segments += recovery.segments;
         found.bytes += recovery.bytes;
         found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
+        found.damages.extend(recovery.damages.iter().map(ToString::to_string));
+        found.lost.extend(recovery.survivors.iter().filter(|survivor| survivor.has_lost));
         let of_lane = starts_of(env, (&layout, lane), (&opened, recovery)).await?;
         found.committed.extend(of_lane.iter().map(|start| (start.shard, start.recovered.hard_state.commit)));
         starts.extend(of_lane);
@@ -159,15 +167,18 @@ pub async fn caught_up<E: Env>(env: &E, runner: &Runner<E>, committed: &BTreeMap
     }
 }
 
+fn shards_of(layout: &Layout, lane: LaneId) -> impl Iterator<Item = ShardId> {
+    (0..layout.shards).map(ShardId).filter(move |shard| layout.lane_of(*shard) == lane)
+}
+
 /// What each shard of a lane is started from: what its log and its table hold, or nothing.
 async fn starts_of<E: Env>(
     env: &E,
     (layout, lane): (&Layout, LaneId),
     (opened, mut recovery): (&Lane<E>, log::Recovery),
 ) -> Result<Vec<ReplicaStart<E>>, Exit> {
-    let shards = (0..layout.shards).map(ShardId).filter(|shard| layout.lane_of(*shard) == lane);
     let mut starts = Vec::new();
-    for shard in shards {
+    for shard in shards_of(layout, lane) {
         let held = recovery.shards.remove(&shard).unwrap_or_default();
         let recovered = raft::Recovered {
             hard_state: held.hard_state,
@@ -236,9 +247,12 @@ fn snapshots(node: &config::Node) -> Snapshots {
     }
 }
 
-fn lane_config(settings: &Settings, lane: LaneId, planted: &Planted) -> LaneConfig {
+fn lane_config(settings: &Settings, (layout, lane): (&Layout, LaneId), planted: &Planted) -> LaneConfig {
     #[cfg(not(debug_assertions))]
     let Planted {} = planted;
+    // What is lost can be had from peers; alone there are none.
+    let has_peers = settings.cluster.peers.len() > 1;
+    let damage = if has_peers { OnDamage::Lose(shards_of(layout, lane).collect()) } else { OnDamage::Stop };
     LaneConfig {
         lane,
         segment_bytes: settings.node.segment_bytes,
@@ -246,6 +260,7 @@ fn lane_config(settings: &Settings, lane: LaneId, planted: &Planted) -> LaneConf
         batch_delay: Duration::from_micros(settings.node.batch_delay_us),
         queue_bytes_max: LANE_QUEUE_BYTES_MAX,
         seal_after: SEAL_AFTER,
+        damage,
         #[cfg(debug_assertions)]
         planted: planted.log,
     }

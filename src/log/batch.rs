@@ -154,7 +154,7 @@ pub struct BatchBuilder<'a> {
 
 /// The bytes on disk of a batch whose records take `records` bytes.
 #[must_use]
-pub fn batch_bytes(records: usize) -> usize {
+pub const fn batch_bytes(records: usize) -> usize {
     block_padded(BATCH_HEADER_BYTES + records)
 }
 

@@ -10,7 +10,7 @@ use crate::env::BLOCK_BYTES;
 
 /// Rounds up to whole blocks.
 #[must_use]
-pub fn block_padded(bytes: usize) -> usize {
+pub const fn block_padded(bytes: usize) -> usize {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 

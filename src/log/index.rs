@@ -12,6 +12,8 @@
 //!
 //! Pure. It deliberately holds no data and no place of a single entry: a read decodes the batch again.
 
+mod missing;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{Index, ShardId, Term};
@@ -19,6 +21,9 @@ use crate::raft::{HardState, Standing};
 
 use super::batch::SegmentId;
 use super::record::Record;
+use missing::Missing;
+
+pub use missing::Survivor;
 
 /// Where a batch lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,13 @@ pub enum Note {
         /// Its term.
         term: Term,
     },
+    /// What is left of a log of which a part was lost.
+    End {
+        /// Whose.
+        shard: ShardId,
+        /// The last index that is left.
+        index: Index,
+    },
 }
 
 /// Notes of one batch, in its order; kept and used again.
@@ -99,6 +111,7 @@ impl Notes {
             Record::Released { shard, index, term } => Note::Released { shard, index, term },
             Record::Standing { shard, standing } => Note::Standing { shard, standing },
             Record::Restart { shard, index, term } => Note::Restart { shard, index, term },
+            Record::End { shard, index, .. } => Note::End { shard, index },
         };
         self.notes.push(note);
     }
@@ -156,6 +169,8 @@ pub struct ShardIndex {
     state_segment: SegmentId,
     mark_segment: SegmentId,
     replaced: u64,
+    /// A part of the log that is missing, while it is read.
+    missing: Option<Box<Missing>>,
 }
 
 impl ShardIndex {
@@ -221,6 +236,9 @@ impl ShardIndex {
 
     fn put(&mut self, run: (Index, Index, Term), at: Position) {
         let (first, last, term) = run;
+        if let Some(missing) = &mut self.missing {
+            missing.see_entries();
+        }
         if first.0 > self.last().0.saturating_add(1) {
             // What lies between was in a segment that is gone: a mark further on in the log must say so.
             self.spans.clear();
@@ -257,6 +275,15 @@ impl ShardIndex {
         self.terms.clear();
         self.released = Some((index, term));
         self.mark_segment = segment;
+        if let Some(missing) = &mut self.missing {
+            missing.see_restart();
+        }
+    }
+
+    /// The term of the last index; 0 where there is none.
+    fn last_term(&self) -> Term {
+        let of_base = self.released.map_or(Term(0), |(_, term)| term);
+        self.terms.back().map_or(of_base, |&(_, term)| term)
     }
 
     fn release(&mut self, index: Index, term: Term, segment: SegmentId) {
@@ -268,6 +295,12 @@ impl ShardIndex {
         }
         self.replaced += 1;
         self.released = Some((index, term));
+        self.trim();
+    }
+
+    /// Lets go of what the released mark covers.
+    fn trim(&mut self) {
+        let index = self.base();
         while self.spans.front().is_some_and(|span| span.last <= index) {
             self.spans.pop_front();
         }
@@ -302,6 +335,9 @@ impl LaneIndex {
                     let known = self.shards.entry(shard).or_default();
                     known.hard_state = state;
                     known.state_segment = at.segment;
+                    if let Some(missing) = &mut known.missing {
+                        missing.see_state();
+                    }
                 }
                 Note::Released { shard, index, term } => {
                     self.shards.entry(shard).or_default().release(index, term, at.segment);
@@ -310,10 +346,14 @@ impl LaneIndex {
                     let known = self.shards.entry(shard).or_default();
                     known.standing = Some(standing);
                     known.standing_segment = at.segment;
+                    if let Some(missing) = &mut known.missing {
+                        missing.see_standing(standing);
+                    }
                 }
                 Note::Restart { shard, index, term } => {
                     self.shards.entry(shard).or_default().restart(index, term, at.segment);
                 }
+                Note::End { shard, index } => self.shards.entry(shard).or_default().end(index),
             }
         }
     }

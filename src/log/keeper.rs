@@ -15,6 +15,7 @@
 //! - A file is used again only if this very process filled it: no late write of a dead one can hit it.
 //! - A full disk is a state: the file that did not fit is removed and made again later; any other failure is
 //!   final.
+//! - A damaged segment is kept for as long as any shard lacks what it lost.
 //! - A manifest change that failed on a full disk is written again before anything else.
 //!
 //! It lives on its lane's core, spawned by the writer, and ends before it. It deliberately decides nothing
@@ -27,10 +28,11 @@ use std::time::Duration;
 use crate::env::signal::AnswerSender;
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::ShardId;
+use crate::raft::Standing;
 
 use super::batch::{Place, SegmentId};
 use super::error::{Doing, LogFailure};
-use super::lane::{Active, FilledBy, Lane, Phase, SegmentState, Space, State, Switch};
+use super::lane::{Active, FilledBy, Lane, Phase, SegmentState, Space, State, Switch, Tail};
 use super::manifest::{ManifestFile, Mark, SEGMENTS_MAX, SegmentMeta, table_name};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
@@ -295,7 +297,16 @@ impl<E: Env> State<E> {
     fn oldest_not_needed(&self) -> Option<(SegmentId, Mark)> {
         let (&id, segment) = self.segments.first_key_value()?;
         let end = segment.end.filter(|_| id != self.current.place.segment)?;
+        if self.damaged.contains(&id) && self.is_repairing() {
+            return None;
+        }
         (segment.readers == 0 && !self.index.needs_entries_of(id)).then_some((id, end))
+    }
+
+    /// Whether a shard still lacks something that it lost: what is damaged is not touched until then.
+    fn is_repairing(&self) -> bool {
+        let is_whole = |tail: &Tail| tail.standing.is_none_or(|standing| standing == Standing::Whole);
+        !self.tails.values().all(is_whole)
     }
 
     /// Whether the oldest segment can go without anything being written first.
@@ -306,6 +317,7 @@ impl<E: Env> State<E> {
     /// Forgets a segment; says whether its file is kept to be used again.
     fn forget(&mut self, id: SegmentId) -> bool {
         self.open_files.retain(|(open, _)| *open != id);
+        self.damaged.remove(&id);
         self.restated = None;
         let Some(segment) = self.segments.remove(&id) else { return false };
         let is_kept = segment.filled == FilledBy::ThisProcess && self.free.len() < FREE_MAX;

@@ -16,7 +16,7 @@
 //! core. It deliberately knows no replica: what an append means is raft's affair.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,9 +54,22 @@ pub struct LaneConfig {
     pub queue_bytes_max: usize,
     /// How long a lane is idle before its last batch is sealed.
     pub seal_after: Duration,
+    /// What becomes of damage that a start finds.
+    pub damage: OnDamage,
     /// A fault put in on purpose.
     #[cfg(debug_assertions)]
     pub planted: Option<PlantedBug>,
+}
+
+/// What becomes of damage that a start finds in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It stops the start, and nothing is changed: there is nobody who has what was lost.
+    #[default]
+    Stop,
+    /// It is gone round: these shards, all that have entries in the lane, lost what it held, or may have, and
+    /// know it.
+    Lose(Vec<ShardId>),
 }
 
 impl LaneConfig {
@@ -154,6 +167,8 @@ pub struct LaneStatus {
     pub poisoned: bool,
     /// Whether the disk is full.
     pub space: Space,
+    /// The segments in which damage was found and that are still there.
+    pub damaged: usize,
 }
 
 /// A handle of a lane.
@@ -242,6 +257,8 @@ impl Tail {
 
 pub(super) struct State<E: Env> {
     pub index: LaneIndex,
+    /// Segments in which damage was found: kept while any shard lacks what it lost.
+    pub damaged: BTreeSet<SegmentId>,
     pub tails: BTreeMap<ShardId, Tail>,
     pub queue: Queue,
     pub completions: Vec<Completed>,
@@ -387,6 +404,7 @@ impl<E: Env> Lane<E> {
             oldest_pending: state.oldest_pending().map_or(Duration::ZERO, |since| now.since(since)),
             poisoned: state.failure.is_some(),
             space: state.space,
+            damaged: state.damaged.len(),
         }
     }
 
@@ -439,6 +457,10 @@ impl<E: Env> State<E> {
         let tail = self.tails.entry(pending.shard).or_default();
         tail.hard_state = pending.hard_state.unwrap_or(tail.hard_state);
         tail.standing = pending.standing.or(tail.standing);
+        let standing = tail.standing.filter(|standing| *standing != Standing::Whole);
+        let says_state = pending.hard_state.is_some();
+        // A hard state without a standing says that nothing is lost: see `index::missing`.
+        let pending = Pending { standing: pending.standing.or(standing.filter(|_| says_state)), ..pending };
         tail.begin_anew(pending.restart);
         if let Some(released) = pending.released.filter(|new| tail.released.is_none_or(|old| old.0 < new.0)) {
             tail.released = Some(released);

@@ -39,9 +39,13 @@
 //! # How damage is told from a tear
 //!
 //! A batch says which batch was known durable when it was formed. So a bad position that any later batch knew
-//! durable was acknowledged, and is damage: the start stops with file, offset and kind, and nothing is
-//! changed. An idle lane and a clean end append an empty batch, so that the last real one is covered too;
-//! until then it is the blind spot.
+//! durable was acknowledged, and is damage. An idle lane and a clean end append an empty batch, so that the
+//! last real one is covered too; until then it is the blind spot.
+//!
+//! A cluster of one stops at damage, with file, offset and kind, and nothing is changed. Where shards have
+//! peers the start goes round it: every shard of the lane that may have lost something is told what it still
+//! knows (`index::missing`), and that is durable before the start ends. The damaged segment stays as it is
+//! until all of them are whole again.
 //!
 //! Invariants:
 //! - An append completes after a durable write of it and of all that came before it, never earlier.
@@ -76,7 +80,8 @@ pub use error::{
     Damage, DamageKind, Disagreement, Doing, Full, LogFailure, NoteError, OpenError, ReadError, SettingsError,
 };
 pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX};
-pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, Space};
+pub use index::Survivor;
+pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, OnDamage, Space};
 pub use manifest::{TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;

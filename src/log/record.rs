@@ -1,5 +1,5 @@
 //! One record of a batch: an entry, a hard state, a standing, the mark up to which a shard's entries were
-//! released, or that its log begins anew.
+//! released, that its log begins anew, or where it ends after a part of the lane's log was lost.
 //!
 //! ```text
 //!  0        1         4        8        16       24        28
@@ -13,6 +13,7 @@
 //! | 3 released | the last index released | that entry's term | none |
 //! | 4 standing | 0 | 0 | raft's record of it, 24 bytes |
 //! | 5 restart | the last index before the new beginning | that entry's term | none |
+//! | 6 end | the last index that is left, 0 for none | that entry's term | none |
 //!
 //! Invariants: a record never reaches past its batch; what is zero stays zero, so that a later format can use
 //! it; a decoder takes no length on trust.
@@ -38,6 +39,9 @@ pub const STANDING_RECORD_BYTES: usize = RECORD_HEADER_BYTES + STANDING_BYTES;
 /// The bytes of a restart's record.
 pub const RESTART_BYTES: usize = RECORD_HEADER_BYTES;
 
+/// The bytes of an end's record.
+pub const END_BYTES: usize = RECORD_HEADER_BYTES;
+
 /// The bytes of a released mark's record.
 pub const RELEASED_BYTES: usize = RECORD_HEADER_BYTES;
 
@@ -46,6 +50,7 @@ const KIND_HARD_STATE: u8 = 2;
 const KIND_RELEASED: u8 = 3;
 const KIND_STANDING: u8 = 4;
 const KIND_RESTART: u8 = 5;
+const KIND_END: u8 = 6;
 
 /// The bytes that an entry's record takes.
 #[must_use]
@@ -100,6 +105,16 @@ pub enum Record<'a> {
         /// Its term.
         term: Term,
     },
+    /// A part of the lane's log is lost. What is left of this shard's ends with this entry, and what earlier
+    /// records say behind it does not count.
+    End {
+        /// Whose log.
+        shard: ShardId,
+        /// The last entry that is left.
+        index: Index,
+        /// Its term.
+        term: Term,
+    },
 }
 
 /// Why bytes under a good checksum are not a record: they were written by another format, or wrongly.
@@ -132,7 +147,8 @@ impl<'a> Record<'a> {
             | Self::HardState { shard, .. }
             | Self::Released { shard, .. }
             | Self::Standing { shard, .. }
-            | Self::Restart { shard, .. } => shard,
+            | Self::Restart { shard, .. }
+            | Self::End { shard, .. } => shard,
         }
     }
 
@@ -145,6 +161,7 @@ impl<'a> Record<'a> {
             Self::Released { .. } => RELEASED_BYTES,
             Self::Standing { .. } => STANDING_RECORD_BYTES,
             Self::Restart { .. } => RESTART_BYTES,
+            Self::End { .. } => END_BYTES,
         }
     }
 
@@ -166,6 +183,7 @@ impl<'a> Record<'a> {
                 (KIND_STANDING, shard, Index(0), Term(0), &known[..])
             }
             Self::Restart { shard, index, term } => (KIND_RESTART, shard, index, term, &[][..]),
+            Self::End { shard, index, term } => (KIND_END, shard, index, term, &[][..]),
         };
         let length =
             u32::try_from(data.len()).expect("a record is in a batch, and a batch is below 2^32 bytes");
@@ -210,7 +228,8 @@ impl<'a> Record<'a> {
             KIND_RESTART if data.is_empty() && index > Index(0) && term > Term(0) => {
                 Ok(Self::Restart { shard, index, term })
             }
-            KIND_RELEASED | KIND_STANDING | KIND_RESTART => Err(RecordError::Field),
+            KIND_END if data.is_empty() => Ok(Self::End { shard, index, term }),
+            KIND_RELEASED | KIND_STANDING | KIND_RESTART | KIND_END => Err(RecordError::Field),
             other => Err(RecordError::Kind(other)),
         }
     }
@@ -234,6 +253,8 @@ mod tests {
                 standing: Standing::Forgetful { episode: 9, told: Some(Term(4)) },
             },
             Record::Restart { shard: ShardId(1), index: Index(5), term: Term(2) },
+            Record::End { shard: ShardId(1), index: Index(5), term: Term(2) },
+            Record::End { shard: ShardId(1), index: Index(0), term: Term(0) },
         ]
     }
 

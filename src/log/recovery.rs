@@ -28,8 +28,11 @@
 //! blocks past an end, or a file that has no name any more. A fresh segment is begun by every start, and
 //! files of a dead process are not used again.
 //!
-//! Invariants: nothing is acted on before it is durable; damage stops the start with file, offset and kind,
-//! and nothing is cut, removed or written then; files are removed only where both copies of the manifest were
+//! Damage that is gone round is written down, shard by shard, behind the carried batch, before the manifest
+//! changes: a start that crashes before that finds the damage as it was.
+//!
+//! Invariants: nothing is acted on before it is durable; damage is never cut or removed here; where it stops
+//! the start nothing is written; files are removed only where both copies of the manifest were
 //! whole and agreed; memory is bounded by a window of a segment, the last batch and the index.
 //!
 //! It lives on its lane's core. It deliberately prints nothing: it returns facts.
@@ -44,20 +47,32 @@ use crate::env::{Env, File};
 use crate::ids::{Index, ShardId, Term};
 use crate::raft::{HardState, Standing};
 
-use super::batch::{Batch, BatchBuilder, BatchHeader, BatchSequence, NotABatch, Place, SegmentId};
+use super::batch::{
+    Batch, BatchBuilder, BatchHeader, BatchSequence, NotABatch, Place, SegmentId, batch_bytes,
+};
 use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
 use super::identity::prepared_dir;
-use super::index::{LaneIndex, Notes, Position};
+use super::index::{Gap, LaneIndex, Notes, Position, Survivor};
 use super::keeper::make_segment;
-use super::lane::{Active, Buffers, FilledBy, LaneConfig, Phase, SegmentState, Space, State, Tail};
+use super::lane::{Active, Buffers, FilledBy, LaneConfig, OnDamage, Phase, SegmentState, Space, State, Tail};
 use super::manifest::{ManifestFile, Mark, SegmentMeta, TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::Queue;
-use super::record::RecordError;
+use super::record::{
+    END_BYTES, HARD_STATE_BYTES, RELEASED_BYTES, Record, RecordError, STANDING_RECORD_BYTES,
+};
 use super::segment::{SEGMENT_DATA_AT, segment_name, segment_of_name};
 use super::twin::{Copies, TwinKind, TwinReport};
 use super::walk::{Held, Walk, walk};
+
+/// How many shards one batch says what is left of.
+const SURVIVORS_IN_BATCH: usize = 256;
+
+/// The records of one of them, in bytes.
+const SURVIVOR_BYTES: usize = HARD_STATE_BYTES + STANDING_RECORD_BYTES + RELEASED_BYTES + END_BYTES;
+
+const _: () = assert!(batch_bytes(SURVIVORS_IN_BATCH * SURVIVOR_BYTES) <= 64 << 10);
 
 /// What a start found.
 #[derive(Clone, Debug)]
@@ -78,6 +93,10 @@ pub struct Recovery {
     pub batches: u64,
     /// What was found of the manifest's copies.
     pub manifest: TwinReport,
+    /// Damage that was gone round, by this start or an earlier one.
+    pub damages: Vec<Damage>,
+    /// What is left of the shards whose log may lack something, found by this start.
+    pub survivors: Vec<Survivor>,
     /// Files that the manifest does not name, kept since its copies were not whole or did not agree.
     pub kept: Vec<PathBuf>,
     /// Files that the manifest does not name, removed.
@@ -144,22 +163,23 @@ pub(super) async fn recover<E: Env>(
     let place = Place { lane: config.lane, segment: file.manifest.take_segment_id(), salt: env.random() };
     let cut = walk.cut();
     let (current, position) = begin(env, dir, config, place, &mut walk).await?;
-    if let Some(gap) = walk.index.gap() {
-        let kind = DamageKind::Gap { shard: gap.shard, after: gap.after, found: gap.found };
-        return Err(Damage { file: dir.to_path_buf(), offset: 0, kind }.into());
-    }
+    let carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
+    let survivors = survivors(env, dir, config, &mut walk, &file.manifest.tables)?;
+    let position = write_survivors(env, (&current, position), &mut walk, &survivors).await?;
     record(&mut file, &walk, config);
     file.manifest.enter(SegmentMeta { id: place.segment, salt: place.salt, bytes: current.bytes, end: None });
     file.write().await?;
 
     let mut recovery = facts(&walk, cut, report);
-    recovery.carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
+    recovery.carried = carried;
+    recovery.survivors = survivors;
     recovery.tables = file.manifest.tables.clone();
     clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
     let segments = segment_states(&file, &walk);
     let state = State {
         tails: tails(&walk.index),
         index: walk.index,
+        damaged: walk.damaged,
         queue: Queue::default(),
         completions: Vec::new(),
         progress: Signal::default(),
@@ -211,10 +231,11 @@ async fn begin<E: Env>(
     if config.has(PlantedBug::RecoveryActsOnUnsynced) {
         walk.settle();
     }
+    let carried = walk.held.as_ref().map_or(0, |held| u64::from(held.at.bytes));
+    let bytes = config.segment_bytes.max(SEGMENT_DATA_AT + carried + survivors_bytes_max(config, walk));
     let Some(held) = walk.held.take() else {
-        return Ok((make_segment(env, dir, place, config.segment_bytes).await?, SEGMENT_DATA_AT));
+        return Ok((make_segment(env, dir, place, bytes).await?, SEGMENT_DATA_AT));
     };
-    let bytes = config.segment_bytes.max(SEGMENT_DATA_AT + u64::from(held.at.bytes));
     let current = make_segment(env, dir, place, bytes).await?;
     walk.last = held.before;
     if held.is_seal {
@@ -227,6 +248,70 @@ async fn begin<E: Env>(
     let at = Position { segment: place.segment, offset: SEGMENT_DATA_AT, bytes: held.at.bytes };
     walk.index.apply(at, &held.notes);
     Ok((current, SEGMENT_DATA_AT + u64::from(at.bytes)))
+}
+
+/// The bytes of the batches that say what is left.
+fn survivors_bytes_max(config: &LaneConfig, walk: &Walk<'_>) -> u64 {
+    let shards = match &config.damage {
+        OnDamage::Lose(shards) if !walk.damages.is_empty() => shards.len().max(walk.index.shards().count()),
+        OnDamage::Lose(_) | OnDamage::Stop => 0,
+    };
+    let batches = shards.div_ceil(SURVIVORS_IN_BATCH);
+    (batches * batch_bytes(SURVIVORS_IN_BATCH * SURVIVOR_BYTES)) as u64
+}
+
+/// What is left of the shards that lost something. A hole in the entries of a shard alone is one, too.
+fn survivors<E: Env>(
+    env: &E,
+    dir: &Path,
+    config: &LaneConfig,
+    walk: &mut Walk<'_>,
+    tables: &BTreeMap<ShardId, TableRef>,
+) -> Result<Vec<Survivor>, OpenError> {
+    let mut survivors = walk.index.survivors(tables, || env.random());
+    while let Some(Gap { shard, after, found }) = walk.index.gap() {
+        let kind = DamageKind::Gap { shard, after, found };
+        let damage = Damage { file: dir.to_path_buf(), offset: 0, kind };
+        if config.damage == OnDamage::Stop {
+            return Err(damage.into());
+        }
+        walk.damages.push(damage);
+        walk.index.forget(shard);
+        survivors.retain(|survivor| survivor.shard != shard);
+        survivors.extend(walk.index.survivors(tables, || env.random()));
+    }
+    Ok(survivors)
+}
+
+/// Writes down what is left, before anything rests on it: one batch, or more where it fits none. Returns
+/// where the segment goes on.
+async fn write_survivors<E: Env>(
+    env: &E,
+    (current, mut position): (&Active<E>, u64),
+    walk: &mut Walk<'_>,
+    survivors: &[Survivor],
+) -> Result<u64, OpenError> {
+    for some in survivors.chunks(SURVIVORS_IN_BATCH) {
+        let records: Vec<Record<'_>> = some.iter().flat_map(Survivor::records).collect();
+        let bytes = records.iter().map(Record::encoded_bytes).sum();
+        let mut buf = env.buf(batch_bytes(bytes));
+        let mut builder = BatchBuilder::new(buf.as_mut());
+        let mut notes = Notes::default();
+        for record in &records {
+            notes.add(record);
+            builder.put(record);
+        }
+        let Mark { sequence, chain: before } = walk.last;
+        let header = BatchHeader { sequence: sequence.next(), durable_through: sequence, before };
+        let chain = builder.finish(&current.place, &header);
+        let len = u32::try_from(buf.as_ref().len()).expect("a batch is no longer than BATCH_BYTES_LIMIT");
+        let written = current.file.write_at(Rc::new(buf), position).await;
+        written.map_err(|source| LogFailure::at(Doing::WriteBatch, &current.path, position, source))?;
+        walk.index.apply(Position { segment: current.place.segment, offset: position, bytes: len }, &notes);
+        walk.last = Mark { sequence: header.sequence, chain };
+        position += u64::from(len);
+    }
+    Ok(position)
 }
 
 /// Encodes the held batch for another segment.
@@ -314,6 +399,8 @@ fn facts(walk: &Walk<'_>, cut: Option<Cut>, manifest: TwinReport) -> Recovery {
         bytes: walk.bytes,
         batches: walk.batches,
         manifest,
+        damages: walk.damages.clone(),
+        survivors: Vec::new(),
         kept: Vec::new(),
         removed: Vec::new(),
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 
 use super::batch::{BATCH_BYTES_LIMIT, Batch, BatchSequence, NotABatch, Place, peek_bytes};
-use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
+use super::error::{Damage, DamageKind, Doing, LogFailure};
 use super::manifest::SegmentMeta;
 use super::segment::is_segment_header;
 
@@ -23,6 +23,9 @@ const _: () = assert!(WINDOW_BYTES.is_multiple_of(BLOCK_BYTES) && WINDOW_BYTES <
 
 /// A batch and its bytes.
 pub type Found<'a> = (Batch<'a>, &'a [u8]);
+
+/// A segment's file, where there is one, and what is wrong with it at first sight.
+pub type Opened<E> = (Option<SegmentScan<E>>, Option<Damage>);
 
 /// A segment that is being read.
 pub struct SegmentScan<E: Env> {
@@ -35,28 +38,34 @@ pub struct SegmentScan<E: Env> {
 }
 
 impl<E: Env> SegmentScan<E> {
-    /// Opens a segment and checks its length and header.
-    pub async fn open(env: &E, path: &Path, place: Place, meta: &SegmentMeta) -> Result<Self, OpenError> {
-        let damage = |kind| OpenError::Damaged(Damage { file: path.to_path_buf(), offset: 0, kind });
+    /// Opens a segment, `None` where there is no such file, and looks at its length and header: damage there
+    /// says nothing of the batches that can be read.
+    pub async fn open(
+        env: &E,
+        path: &Path,
+        place: Place,
+        meta: &SegmentMeta,
+    ) -> Result<Opened<E>, LogFailure> {
+        let damage = |kind| Some(Damage { file: path.to_path_buf(), offset: 0, kind });
         let file = match env.open(path, OpenMode::Read).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damage(DamageKind::SegmentMissing));
+                return Ok((None, damage(DamageKind::SegmentMissing)));
             }
-            Err(error) => return Err(LogFailure::new(Doing::Read, path, error).into()),
+            Err(error) => return Err(LogFailure::new(Doing::Read, path, error)),
         };
         let found = file.len().await.map_err(|source| LogFailure::new(Doing::Read, path, source))?;
-        if found < meta.bytes {
-            return Err(damage(DamageKind::SegmentLength { expected: meta.bytes, found }));
-        }
+        let bytes = meta.bytes.min(found / BLOCK_BYTES as u64 * BLOCK_BYTES as u64);
         let path = path.to_path_buf();
-        let mut scan = Self { file, path, place, bytes: meta.bytes, window: Vec::new(), window_at: 0 };
-        let header = scan.slice(0, BLOCK_BYTES).await?;
-        if is_segment_header(header, &place, meta.bytes) {
-            Ok(scan)
-        } else {
-            Err(OpenError::Damaged(Damage { file: scan.path, offset: 0, kind: DamageKind::SegmentHeader }))
+        let mut scan = Self { file, path: path.clone(), place, bytes, window: Vec::new(), window_at: 0 };
+        if found < meta.bytes {
+            let kind = DamageKind::SegmentLength { expected: meta.bytes, found };
+            return Ok((Some(scan), Some(Damage { file: path, offset: 0, kind })));
         }
+        let header = scan.slice(0, BLOCK_BYTES).await?;
+        let is_right = is_segment_header(header, &place, meta.bytes);
+        let found = (!is_right).then(|| Damage { file: path, offset: 0, kind: DamageKind::SegmentHeader });
+        Ok((Some(scan), found))
     }
 
     /// The segment's file.
@@ -104,6 +113,20 @@ impl<E: Env> SegmentScan<E> {
                 && batch.header.durable_through >= sequence
             {
                 return Ok(Some((offset, batch.header.sequence)));
+            }
+            offset += BLOCK_BYTES as u64;
+        }
+        Ok(None)
+    }
+
+    /// The first batch from a block on that comes after `sequence`, and where it is.
+    pub async fn later(&mut self, from: u64, sequence: BatchSequence) -> Result<Option<u64>, LogFailure> {
+        let mut offset = from;
+        while offset < self.bytes {
+            if let Ok((batch, _)) = self.batch_at(offset).await?
+                && batch.header.sequence > sequence
+            {
+                return Ok(Some(offset));
             }
             offset += BLOCK_BYTES as u64;
         }

@@ -7,7 +7,13 @@
 //!        ├─ a valid batch in the rest of the lane knew it durable ─► damage
 //!        ├─ the next segment begins with the expected batch ───────► the segment ended here
 //!        └─ none ────────────────────────────────────────► end of the log: what is there is torn, or nothing
+//!
+//!  damage ─┬─ nobody has what was lost ─► the start stops
+//!          └─ peers have it ────────────► the next valid batch that comes later, as far away as it may be
 //! ```
+//!
+//! Gone round, damage is a hole of which nothing is known but that it is there: the index is told, and makes
+//! what it can of what lies behind (`index::missing`).
 //!
 //! The last batch is *held*: no later one covers it, so its write may still be in flight, from a process that
 //! is gone. It counts for where the log ends, but is not in the index yet; recovery writes it again
@@ -18,15 +24,15 @@
 //!
 //! It deliberately does not change the manifest and makes no choice that a second pass could not make again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::env::Env;
+use crate::env::{BLOCK_BYTES, Env};
 
-use super::batch::{Batch, FORMAT, NotABatch, Place, SegmentId};
+use super::batch::{Batch, BatchSequence, FORMAT, NotABatch, Place, SegmentId};
 use super::error::{Damage, DamageKind, OpenError};
 use super::index::{LaneIndex, Notes, Position};
-use super::lane::LaneConfig;
+use super::lane::{LaneConfig, OnDamage};
 use super::manifest::{Manifest, Mark, SegmentMeta};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
@@ -37,6 +43,7 @@ use super::segment::{SEGMENT_DATA_AT, segment_name};
 
 /// A position at which the expected batch is not: an end, a tear or damage.
 struct Failing {
+    segment: SegmentId,
     file: PathBuf,
     offset: u64,
     found: NotABatch,
@@ -62,7 +69,6 @@ pub(super) struct Held {
 
 /// What the pass knows so far.
 pub(super) struct Walk<'a> {
-    #[cfg_attr(not(debug_assertions), allow(dead_code, reason = "only planted mistakes ask it"))]
     config: &'a LaneConfig,
     pub index: LaneIndex,
     /// The last batch, held or not.
@@ -71,6 +77,14 @@ pub(super) struct Walk<'a> {
     pub ends: BTreeMap<SegmentId, Mark>,
     pub held: Option<Held>,
     failing: Option<Failing>,
+    /// What was gone round.
+    pub damages: Vec<Damage>,
+    /// The segments that it is in.
+    pub damaged: BTreeSet<SegmentId>,
+    /// Behind a hole: the next batch may be any later one.
+    is_adrift: bool,
+    /// The segment before this one, where its end is not recorded.
+    without_end: Option<SegmentId>,
     pub batches: u64,
     pub bytes: u64,
     spare: Notes,
@@ -87,16 +101,32 @@ pub(super) async fn walk<'a, E: Env>(
     for meta in &manifest.segments {
         let path = dir.join(segment_name(meta.id));
         let place = manifest.place(meta);
-        let mut scan = SegmentScan::open(env, &path, place, meta).await?;
-        walk.segment(&mut scan, meta, place).await?;
-        let is_durable = meta.end.is_some();
-        #[cfg(debug_assertions)]
-        let is_durable = is_durable || config.has(PlantedBug::RecoveryActsOnUnsynced);
-        if !is_durable {
-            scan.sync().await?;
+        let (scan, damage) = SegmentScan::open(env, &path, place, meta).await?;
+        let is_length = |damage: &Damage| matches!(damage.kind, DamageKind::SegmentLength { .. });
+        let is_short = damage.as_ref().is_some_and(is_length);
+        match (scan, damage) {
+            (Some(mut scan), damage) => {
+                if let Some(damage) = damage {
+                    walk.note_damage(meta.id, damage)?;
+                }
+                walk.segment(&mut scan, meta, place).await?;
+                let is_durable = meta.end.is_some();
+                #[cfg(debug_assertions)]
+                let is_durable = is_durable || config.has(PlantedBug::RecoveryActsOnUnsynced);
+                if !is_durable {
+                    scan.sync().await?;
+                }
+                scan.close().await?;
+            }
+            (None, Some(damage)) => {
+                walk.lose(meta.id, damage)?;
+                walk.last = meta.end.unwrap_or(walk.last);
+            }
+            (None, None) => {}
         }
-        scan.close().await?;
+        walk.end_segment(meta, is_short);
     }
+    walk.keep_damaged(manifest);
     #[cfg(debug_assertions)]
     if let Some(cut) = walk.cut().filter(|_| config.has(PlantedBug::TornTailMisread)) {
         let kind = DamageKind::Unreadable { found: cut.found };
@@ -114,6 +144,10 @@ impl<'a> Walk<'a> {
             ends: BTreeMap::new(),
             held: None,
             failing: None,
+            damages: Vec::new(),
+            damaged: BTreeSet::new(),
+            is_adrift: false,
+            without_end: None,
             batches: 0,
             bytes: 0,
             spare: Notes::default(),
@@ -122,7 +156,7 @@ impl<'a> Walk<'a> {
 
     /// The torn tail, where there is one: something of a batch, but not all of it.
     pub fn cut(&self) -> Option<Cut> {
-        let Failing { file, offset, found } = self.failing.as_ref()?;
+        let Failing { file, offset, found, .. } = self.failing.as_ref()?;
         let is_torn = !matches!(found, NotABatch::Magic | NotABatch::Foreign);
         let sequence = self.last.sequence.next();
         is_torn.then(|| Cut { file: file.clone(), offset: *offset, sequence, found: *found })
@@ -134,6 +168,56 @@ impl<'a> Walk<'a> {
             self.index.apply(held.at, &held.notes);
             self.ends.insert(held.at.segment, held.mark);
             self.spare = held.notes;
+        }
+    }
+
+    /// Takes note of damage that hides no batch, or stops.
+    fn note_damage(&mut self, segment: SegmentId, damage: Damage) -> Result<(), OpenError> {
+        match &self.config.damage {
+            OnDamage::Stop => Err(damage.into()),
+            OnDamage::Lose(_) => {
+                self.damages.push(damage);
+                self.damaged.insert(segment);
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes round damage that hides batches, or stops: nothing is known of the log from here to the next
+    /// batch that is found.
+    fn lose(&mut self, segment: SegmentId, damage: Damage) -> Result<(), OpenError> {
+        self.note_damage(segment, damage)?;
+        self.begin_hole();
+        Ok(())
+    }
+
+    fn begin_hole(&mut self) {
+        self.settle();
+        if let OnDamage::Lose(shards) = &self.config.damage {
+            self.index.begin_missing(shards.iter().copied());
+        }
+        self.is_adrift = true;
+        self.failing = None;
+    }
+
+    /// A segment that is shorter than it was made may have held more than was found.
+    fn end_segment(&mut self, meta: &SegmentMeta, is_short: bool) {
+        if is_short && self.failing.as_ref().is_some_and(|failing| failing.segment == meta.id) {
+            self.begin_hole();
+        }
+        self.without_end = Some(meta.id).filter(|_| meta.end.is_none());
+    }
+
+    /// A segment with damage in it stays in the manifest, whatever was found of it: one without a batch ends
+    /// where the one before it does.
+    fn keep_damaged(&mut self, manifest: &Manifest) {
+        let mut last = manifest.start;
+        for meta in &manifest.segments {
+            if self.damaged.contains(&meta.id) {
+                let found = self.ends.get(&meta.id).copied().unwrap_or(last);
+                self.ends.insert(meta.id, meta.end.unwrap_or(found));
+            }
+            last = self.ends.get(&meta.id).copied().unwrap_or(last);
         }
     }
 
@@ -157,12 +241,19 @@ impl<'a> Walk<'a> {
                 Err(NotABatch::Format(found)) => {
                     return Err(OpenError::Format { file: path, found, known: FORMAT });
                 }
-                Err(found) => return self.fails_at(scan, meta, offset, found).await,
+                Err(found) => match self.fails_at(scan, meta, offset, found).await? {
+                    Some(next) => offset = next,
+                    None => return Ok(()),
+                },
             }
         }
         self.settle();
-        let has_end = meta.end.is_none_or(|end| end == self.last);
-        unless(has_end, scan.path(), offset, DamageKind::Chain { sequence: self.last.sequence })
+        if meta.end.is_some_and(|end| end != self.last) {
+            let kind = DamageKind::Chain { sequence: self.last.sequence };
+            self.lose(meta.id, Damage { file: scan.path().to_path_buf(), offset, kind })?;
+            self.last = meta.end.unwrap_or(self.last);
+        }
+        Ok(())
     }
 
     /// Whether the log goes on in this segment. It always does, unless the one before failed at some
@@ -175,51 +266,64 @@ impl<'a> Walk<'a> {
     ) -> Result<bool, OpenError> {
         let Some(failing) = &self.failing else { return Ok(true) };
         let sequence = self.last.sequence.next();
-        let damage = |covered_by| {
-            let kind = DamageKind::Batch { sequence, covered_by, found: failing.found };
-            OpenError::Damaged(Damage { file: failing.file.clone(), offset: failing.offset, kind })
-        };
+        let (before, file, offset, found) =
+            (failing.segment, failing.file.clone(), failing.offset, failing.found);
         let path = scan.path().to_path_buf();
         if let Ok((batch, _)) = scan.batch_at(SEGMENT_DATA_AT).await? {
             if batch.header.sequence == sequence {
                 self.failing = None;
                 return Ok(true);
             }
-            let kind = DamageKind::OutOfOrder { expected: sequence, found: batch.header.sequence };
-            unless(batch.header.durable_through >= sequence, &path, SEGMENT_DATA_AT, kind)?;
+            if batch.header.durable_through < sequence {
+                let kind = DamageKind::OutOfOrder { expected: sequence, found: batch.header.sequence };
+                self.lose(meta.id, Damage { file: path, offset: SEGMENT_DATA_AT, kind })?;
+                return Ok(true);
+            }
         }
         if self.cuts_damage() {
             return Ok(false);
         }
-        if let Some((_, covered_by)) = scan.covering(SEGMENT_DATA_AT, sequence).await? {
-            return Err(damage(covered_by));
-        }
-        match meta.end {
-            Some(end) => Err(damage(end.sequence)),
-            None => Ok(false),
-        }
+        let covered_by = match scan.covering(SEGMENT_DATA_AT, sequence).await? {
+            Some((_, covered_by)) => covered_by,
+            None => match meta.end {
+                Some(end) => end.sequence,
+                None => return Ok(false),
+            },
+        };
+        let kind = DamageKind::Batch { sequence, covered_by, found };
+        self.lose(before, Damage { file, offset, kind })?;
+        self.ends.entry(before).or_insert(self.last);
+        Ok(true)
     }
 
+    /// No batch at this position. Where it goes on, if it does in this segment.
     async fn fails_at<E: Env>(
         &mut self,
         scan: &mut SegmentScan<E>,
         meta: &SegmentMeta,
         offset: u64,
         found: NotABatch,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<u64>, OpenError> {
         let sequence = self.last.sequence.next();
         let file = scan.path().to_path_buf();
-        if !self.cuts_damage() {
-            let damage = |kind| OpenError::Damaged(Damage { file: file.clone(), offset, kind });
-            if let Some(end) = meta.end {
-                return Err(damage(DamageKind::BeforeEnd { sequence, end: end.sequence, found }));
-            }
-            if let Some((_, covered_by)) = scan.covering(offset, sequence).await? {
-                return Err(damage(DamageKind::Batch { sequence, covered_by, found }));
-            }
+        let kind = match (meta.end, scan.covering(offset, sequence).await?) {
+            _ if self.cuts_damage() => None,
+            (Some(end), _) => Some(DamageKind::BeforeEnd { sequence, end: end.sequence, found }),
+            (None, Some((_, covered_by))) => Some(DamageKind::Batch { sequence, covered_by, found }),
+            (None, None) => None,
+        };
+        let Some(kind) = kind else {
+            self.failing = Some(Failing { segment: meta.id, file, offset, found });
+            return Ok(None);
+        };
+        if !self.is_adrift {
+            self.lose(meta.id, Damage { file, offset, kind })?;
         }
-        self.failing = Some(Failing { file, offset, found });
-        Ok(())
+        let next = scan.later(offset + BLOCK_BYTES as u64, self.last.sequence).await?;
+        if next.is_none() {
+            self.last = meta.end.unwrap_or(self.last);
+        }
+        Ok(next)
     }
 
     fn take(
@@ -230,11 +334,9 @@ impl<'a> Walk<'a> {
         batch: &Batch<'_>,
         bytes: &[u8],
     ) -> Result<(), OpenError> {
-        let expected = self.last.sequence.next();
-        let sequence = batch.header.sequence;
-        unless(sequence == expected, path, offset, DamageKind::OutOfOrder { expected, found: sequence })?;
-        let follows = batch.header.before == self.last.chain || self.ignores_chain();
-        unless(follows, path, offset, DamageKind::Chain { sequence })?;
+        if !self.is_next(path, place, offset, batch)? {
+            return Ok(());
+        }
         let mut kept = self.held.as_mut().map(|held| std::mem::take(&mut held.bytes)).unwrap_or_default();
         self.settle();
 
@@ -244,17 +346,54 @@ impl<'a> Walk<'a> {
             notes.add(&record);
             Ok::<(), RecordError>(())
         });
-        read.map_err(|error| Damage { file: path.to_path_buf(), offset, kind: DamageKind::Record(error) })?;
+        let (before, mark) = (self.last, Mark { sequence: batch.header.sequence, chain: batch.chain });
+        self.last = mark;
+        if let Err(error) = read {
+            let kind = DamageKind::Record(error);
+            return self.lose(place.segment, Damage { file: path.to_path_buf(), offset, kind });
+        }
         kept.clear();
         kept.extend_from_slice(bytes);
         let len = u32::try_from(bytes.len()).expect("a batch is no longer than BATCH_BYTES_LIMIT");
-        let (before, mark) = (self.last, Mark { sequence, chain: batch.chain });
         let at = Position { segment: place.segment, offset, bytes: len };
         self.held = Some(Held { before, mark, at, notes, place, bytes: kept, is_seal: batch.count == 0 });
-        self.last = mark;
+        self.is_adrift = false;
         self.batches += 1;
         self.bytes += u64::from(len);
         Ok(())
+    }
+
+    /// Whether a batch follows the last one, or is the first one found behind a hole. One that does neither
+    /// proves a hole before it, or does not belong there.
+    fn is_next(
+        &mut self,
+        path: &Path,
+        place: Place,
+        offset: u64,
+        batch: &Batch<'_>,
+    ) -> Result<bool, OpenError> {
+        let (expected, sequence) = (self.last.sequence.next(), batch.header.sequence);
+        let follows = batch.header.before == self.last.chain || self.ignores_chain();
+        if sequence == expected && follows {
+            return Ok(true);
+        }
+        let kind = if sequence == expected {
+            DamageKind::Chain { sequence }
+        } else {
+            DamageKind::OutOfOrder { expected, found: sequence }
+        };
+        if !self.is_adrift || sequence < expected {
+            self.lose(place.segment, Damage { file: path.to_path_buf(), offset, kind })?;
+        }
+        let is_later = sequence >= expected;
+        if let Some(before) = sequence.0.checked_sub(1).filter(|_| is_later) {
+            self.last = Mark { sequence: BatchSequence(before), chain: batch.header.before };
+            // So that this segment follows on when the one before it is gone.
+            if let Some(segment) = self.without_end.filter(|_| offset == SEGMENT_DATA_AT) {
+                self.ends.insert(segment, self.last);
+            }
+        }
+        Ok(is_later)
     }
 
     fn cuts_damage(&self) -> bool {
@@ -270,8 +409,4 @@ impl<'a> Walk<'a> {
         #[cfg(not(debug_assertions))]
         false
     }
-}
-
-fn unless(is_right: bool, path: &Path, offset: u64, kind: DamageKind) -> Result<(), OpenError> {
-    if is_right { Ok(()) } else { Err(Damage { file: path.to_path_buf(), offset, kind }.into()) }
 }

@@ -234,7 +234,7 @@ impl<E: Env> Lane<E> {
         }
         state.complete_flown();
         state.complete_empty();
-        if flight.is_chore {
+        if flight.is_chore || !state.damaged.is_empty() {
             self.shared.chores.raise();
         }
     }

@@ -33,6 +33,7 @@ fn config(planted: Option<PlantedBug>) -> LaneConfig {
         batch_delay: Duration::ZERO,
         queue_bytes_max: 1 << 20,
         seal_after: Duration::from_millis(10),
+        damage: distribkv::log::OnDamage::Stop,
         planted,
     }
 }

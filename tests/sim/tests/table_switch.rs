@@ -27,6 +27,7 @@ fn config() -> LaneConfig {
         batch_delay: Duration::ZERO,
         queue_bytes_max: 48 << 10,
         seal_after: Duration::from_millis(10),
+        damage: distribkv::log::OnDamage::Stop,
         #[cfg(debug_assertions)]
         planted: None,
     }
