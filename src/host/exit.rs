@@ -94,7 +94,7 @@ impl From<RunEnd> for Exit {
             RunEnd::LogWrite(failure) => Self::LogWrite(failure),
             RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
             RunEnd::Command { .. } => Self::Command(end),
-            RunEnd::Table { .. } | RunEnd::Merge { .. } => Self::Table(end),
+            RunEnd::Table { .. } | RunEnd::Merge { .. } | RunEnd::Digest { .. } => Self::Table(end),
         }
     }
 }

@@ -369,6 +369,8 @@ fn is_of(parcel: &Parcel, from: NodeId) -> bool {
         Parcel::Raft { message, .. } => message.from == from,
         Parcel::Call(call) => call.id.node == from,
         Parcel::TableAsk(ask) => ask.node == from,
+        Parcel::Digests(told) => told.node == from,
+        Parcel::Rebuild(told) => told.from == from,
         Parcel::Reply(_) | Parcel::TablePart(_) => true,
     }
 }

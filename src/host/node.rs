@@ -20,7 +20,7 @@ use crate::log::{
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
-    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Snapshots, Times, open_table,
+    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Snapshots, StartTable, Times, open_table,
 };
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
@@ -188,11 +188,12 @@ async fn starts_of<E: Env>(
             ..raft::Recovered::default()
         };
         let table = match recovery.tables.get(&shard) {
-            None => None,
-            Some(named) => {
-                let table = open_table(env, opened.dir(), shard, named).await;
-                Some(table.map_err(|source| Exit::Table(RunEnd::Table { shard, source }))?)
-            }
+            None => StartTable::None,
+            Some(named) => match open_table(env, opened.dir(), shard, named).await {
+                Ok(table) => StartTable::Open(table),
+                Err(source) if layout.nodes > 1 => StartTable::Lost { named: *named, source },
+                Err(source) => return Err(Exit::Table(RunEnd::Table { shard, source })),
+            },
         };
         starts.push(ReplicaStart { shard, recovered, table });
     }

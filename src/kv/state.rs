@@ -87,6 +87,13 @@ impl State {
         }
     }
 
+    /// The place of a state that is lost: nothing is known but where it ended. It is there to be replaced,
+    /// not to be asked.
+    #[must_use]
+    pub fn missing(config: Config, applied: Index) -> Self {
+        Self { applied, ..Self::new(config) }
+    }
+
     /// The state that a table holds. `sessions` are the pages that its footer names.
     pub fn from_table(config: Config, table: TableIndex, sessions: &Bytes) -> Result<Self, TableError> {
         let footer = table.footer().clone();
@@ -266,6 +273,12 @@ impl State {
         if planted!(self.config, SessionsLostOnRestart) {
             self.sessions.clear();
         }
+    }
+
+    /// Changes what a bad memory could: for tests that want to see it found.
+    #[cfg(debug_assertions)]
+    pub fn rot(&mut self) {
+        self.revision = self.revision.next();
     }
 
     fn advance(&mut self, index: Index) {

@@ -21,7 +21,7 @@
 //!
 //! Invariants: ids ascend and are all below the next one; a segment or table is entered after it was made
 //! durable, and its file is removed or used again after it was taken out. The table of a shard is replaced by
-//! one of a later index alone.
+//! one of a later index, or by one of the same index where it was damaged.
 //!
 //! Pure but for [`ManifestFile`], which keeps it in a [`TwinFile`]. It deliberately knows nothing of what is
 //! in a table.
@@ -177,12 +177,12 @@ impl Manifest {
         self.start = end;
     }
 
-    /// Enters a table; the one that it replaces.
+    /// Enters a table; the one that it replaces, unless that is the very same, had again from a peer.
     pub fn switch_table(&mut self, shard: ShardId, table: TableRef) -> Option<TableRef> {
         let before = self.tables.insert(shard, table);
-        let is_later = before.is_none_or(|before| before.index < table.index);
+        let is_later = before.is_none_or(|before| before.index <= table.index);
         assert!(is_later, "shard {shard}: {table:?} replaces {before:?}");
-        before
+        before.filter(|before| before.generation != table.generation)
     }
 
     /// The payload of the twin file.

@@ -330,6 +330,14 @@ impl Raft {
         self.begin_transfer(to)
     }
 
+    /// Stops leading, where this replica leads: its driver cannot answer for it. A leader that can wait hands
+    /// over instead.
+    pub fn step_down(&mut self) {
+        if self.role() == Role::Leader {
+            self.become_follower(None);
+        }
+    }
+
     /// Says whether this node would lead; the leader learns it with the next reply.
     pub fn set_willing(&mut self, willingness: Willingness) {
         self.willingness = willingness;

@@ -210,6 +210,31 @@ fn one_voter_alone_has_nowhere_to_recover_from() {
     }
 }
 
+/// The table that was had ends before the one that was offered: the offer that comes again is taken again.
+#[test]
+fn a_table_that_falls_short_of_its_offer_does_not_end_the_offers() {
+    let mut raft = fresh();
+    let offer = || from(2, 3, Body::Snapshot { index: Index(9), term: Term(2) });
+    raft.step(offer());
+    let offered = |raft: &mut Raft| {
+        let mut offers = Vec::new();
+        while raft.has_ready() {
+            let ready = raft.ready();
+            offers.extend(ready.offer.map(|offer| offer.index));
+            if let Some(persist) = ready.persist {
+                raft.persisted(persist.completion());
+            }
+        }
+        offers
+    };
+    assert_eq!(offered(&mut raft), [Index(9)]);
+    assert_eq!(raft.installed(Index(5), Term(2)), Installed::Restarted);
+    raft.applied(Index(5));
+    assert_eq!(offered(&mut raft), []);
+    raft.step(offer());
+    assert_eq!(offered(&mut raft), [Index(9)]);
+}
+
 #[test]
 fn strangers_are_not_heard() {
     let mut raft = fresh();

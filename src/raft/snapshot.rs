@@ -152,14 +152,25 @@ impl Raft {
         is_ahead && !matches!(self.role, RoleState::Leader(_))
     }
 
+    /// Whether a table that ends with an entry of this index and term may take the place of a state that the
+    /// driver lost: the log goes on behind it, or has this very entry.
+    #[must_use]
+    pub fn accepts_table(&self, index: Index, term: Term) -> bool {
+        let is_own = index >= self.log.start() && self.log.term_at(index) == Some(term);
+        let is_durable = term.0 > 0 && term <= self.writes.durable_ballot().0;
+        let leads = matches!(self.role, RoleState::Leader(_));
+        (is_own && is_durable && index <= self.log.persisted() && !leads) || self.wants_table(index, term)
+    }
+
     /// Takes note that a table fetched from a peer is durable here, up to an entry of this index and term.
     /// [`Installed`] says what the driver does with its state machine; it must not release anything of its
     /// own log before the persist that follows.
     ///
     /// # Panics
-    /// [`Raft::wants_table`] never said yes to it.
+    /// Neither [`Raft::wants_table`] nor [`Raft::accepts_table`] ever said yes to it.
     pub fn installed(&mut self, index: Index, term: Term) -> Installed {
-        if self.offered.is_some_and(|offered| offered.offer.index <= index) {
+        // One that goes further than what was had is offered again, and then it is a new one.
+        if self.offered.is_some_and(|offered| offered.offer.index <= index || offered.is_handed) {
             self.offered = None;
         }
         let became = self.take_table(index, term);

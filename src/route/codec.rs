@@ -31,7 +31,8 @@ use crate::kv;
 use crate::raft;
 use crate::route::call::{Answered, Body, Consistency, Failure, FailureKind, Request};
 use crate::route::parcel::{
-    Call, CallId, Order, PART_BLOCK_BYTES, PART_BYTES_MAX, Parcel, Reply, TableAsk, TableName, TablePart,
+    Call, CallId, DIGESTS_MAX, Digest, DigestsTold, Order, PART_BLOCK_BYTES, PART_BYTES_MAX, Parcel, Rebuild,
+    Reply, TableAsk, TableName, TablePart,
 };
 
 /// Why bytes are no parcel. Whoever sent them does not speak this format: its link is closed.
@@ -90,6 +91,8 @@ const CALL: u8 = 2;
 const REPLY: u8 = 3;
 const TABLE_ASK: u8 = 4;
 const TABLE_PART: u8 = 5;
+const DIGESTS: u8 = 6;
+const REBUILD: u8 = 7;
 
 impl Parcel {
     /// Writes the parcel behind what `out` holds.
@@ -116,6 +119,14 @@ impl Parcel {
                 out.push(TABLE_PART);
                 encode_part(part, out);
             }
+            Self::Digests(told) => {
+                out.push(DIGESTS);
+                encode_digests(told, out);
+            }
+            Self::Rebuild(told) => {
+                out.push(REBUILD);
+                encode_rebuild(told, out);
+            }
         }
     }
 
@@ -130,6 +141,8 @@ impl Parcel {
             REPLY => Ok(Self::Reply(decode_reply(bytes)?)),
             TABLE_ASK => Ok(Self::TableAsk(decode_ask(bytes)?)),
             TABLE_PART => Ok(Self::TablePart(decode_part(bytes)?)),
+            DIGESTS => Ok(Self::Digests(decode_digests(bytes)?)),
+            REBUILD => Ok(Self::Rebuild(decode_rebuild(bytes)?)),
             kind => Err(unknown("kind", kind)),
         }
     }
@@ -139,7 +152,7 @@ fn encode_ask(ask: &TableAsk, out: &mut Vec<u8>) {
     for field in [ask.shard.0, ask.node.0, ask.core.0] {
         out.extend_from_slice(&field.to_le_bytes());
     }
-    for field in [ask.number, ask.generation, ask.offset] {
+    for field in [ask.number, ask.generation, ask.index_min.0, ask.offset] {
         out.extend_from_slice(&field.to_le_bytes());
     }
 }
@@ -151,10 +164,56 @@ fn decode_ask(mut bytes: Bytes) -> Result<TableAsk, DecodeError> {
         core: CoreId(take_u32(&mut bytes)?),
         number: take_u64(&mut bytes)?,
         generation: take_u64(&mut bytes)?,
+        index_min: Index(take_u64(&mut bytes)?),
         offset: take_u64(&mut bytes)?,
     };
     ended(&bytes)?;
     Ok(ask)
+}
+
+fn encode_digests(told: &DigestsTold, out: &mut Vec<u8>) {
+    let count = told.digests.len();
+    assert!(count <= DIGESTS_MAX, "{count} digests in a parcel");
+    out.extend_from_slice(&told.shard.0.to_le_bytes());
+    out.extend_from_slice(&told.node.0.to_le_bytes());
+    out.push(u8::try_from(count).expect("it was compared with DIGESTS_MAX"));
+    for Digest { index, digest } in &told.digests {
+        out.extend_from_slice(&index.0.to_le_bytes());
+        out.extend_from_slice(&digest.to_le_bytes());
+    }
+}
+
+fn decode_digests(mut bytes: Bytes) -> Result<DigestsTold, DecodeError> {
+    let (shard, node) = (ShardId(take_u32(&mut bytes)?), NodeId(take_u32(&mut bytes)?));
+    let count = take_u8(&mut bytes)?;
+    if usize::from(count) > DIGESTS_MAX {
+        return Err(unknown("count of digests", count));
+    }
+    let mut digests = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let (index, digest) = (Index(take_u64(&mut bytes)?), take_u64(&mut bytes)?);
+        digests.push(Digest { index, digest });
+    }
+    ended(&bytes)?;
+    Ok(DigestsTold { shard, node, digests })
+}
+
+fn encode_rebuild(told: &Rebuild, out: &mut Vec<u8>) {
+    out.extend_from_slice(&told.shard.0.to_le_bytes());
+    out.extend_from_slice(&told.from.0.to_le_bytes());
+    out.extend_from_slice(&told.index.0.to_le_bytes());
+    out.extend_from_slice(&told.digest.to_le_bytes());
+}
+
+fn decode_rebuild(mut bytes: Bytes) -> Result<Rebuild, DecodeError> {
+    let told = Rebuild {
+        shard: ShardId(take_u32(&mut bytes)?),
+        from: NodeId(take_u32(&mut bytes)?),
+        index: Index(take_u64(&mut bytes)?),
+        digest: take_u64(&mut bytes)?,
+    };
+    ended(&bytes)?;
+    Ok(told)
 }
 
 fn encode_part(part: &TablePart, out: &mut Vec<u8>) {

@@ -10,7 +10,10 @@ use crate::raft;
 
 use super::call::{Answered, Body, Consistency, Failure, FailureKind, Request};
 use super::codec::DecodeError;
-use super::parcel::{Call, CallId, Order, PART_BYTES_MAX, Parcel, Reply, TableAsk, TableName, TablePart};
+use super::parcel::{
+    Call, CallId, DIGESTS_MAX, Digest, DigestsTold, Order, PART_BYTES_MAX, Parcel, Rebuild, Reply, TableAsk,
+    TableName, TablePart,
+};
 
 const ID: CallId = CallId { node: NodeId(3), incarnation: 1 << 40, core: CoreId(7), number: 259 };
 
@@ -84,8 +87,16 @@ fn parcels() -> Vec<Parcel> {
             core: CoreId(3),
             number: 4,
             generation: 5,
+            index_min: Index(77),
             offset: 4096,
         }),
+        Parcel::Digests(DigestsTold { shard: ShardId(1), node: NodeId(2), digests: Vec::new() }),
+        Parcel::Digests(DigestsTold {
+            shard: ShardId(1),
+            node: NodeId(2),
+            digests: vec![Digest { index: Index(3), digest: 4 }; DIGESTS_MAX],
+        }),
+        Parcel::Rebuild(Rebuild { shard: ShardId(1), from: NodeId(2), index: Index(3), digest: 4 }),
         Parcel::TablePart(TablePart {
             shard: ShardId(1),
             core: CoreId(3),
@@ -186,7 +197,7 @@ fn the_format_is_as_drawn() {
 fn what_is_not_known_is_named() {
     let unknown = |field, value| Err(DecodeError::Unknown { field, value });
     assert_eq!(decoded(&[]), Err(DecodeError::Short));
-    assert_eq!(decoded(&[6]), unknown("kind", 6));
+    assert_eq!(decoded(&[8]), unknown("kind", 8));
     let reply = encoded(&failed(FailureKind::NoLeader));
     let query = encoded(&Parcel::Call(call(get(Consistency::Stale))));
     let body = encoded(&answered(Body::Transferred { leader: NodeId(3) }));

@@ -31,6 +31,46 @@ pub enum Parcel {
     TableAsk(TableAsk),
     /// The answer to it.
     TablePart(TablePart),
+    /// What a replica's state comes to.
+    Digests(DigestsTold),
+    /// A replica's state is not what the majority's comes to.
+    Rebuild(Rebuild),
+}
+
+/// The most digests that one parcel tells.
+pub const DIGESTS_MAX: usize = 8;
+
+/// What a state came to after an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The entry.
+    pub index: Index,
+    /// The digest of the state after it.
+    pub digest: u64,
+}
+
+/// What a replica's state came to, after some entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestsTold {
+    /// The shard.
+    pub shard: ShardId,
+    /// Whose replica.
+    pub node: NodeId,
+    /// At most [`DIGESTS_MAX`].
+    pub digests: Vec<Digest>,
+}
+
+/// Word to a replica that its state is not what the majority's comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who found out: the leader.
+    pub from: NodeId,
+    /// After which entry.
+    pub index: Index,
+    /// What the majority's state came to.
+    pub digest: u64,
 }
 
 /// The most bytes of a table in one parcel.
@@ -53,6 +93,8 @@ pub struct TableAsk {
     /// Which of the shard's tables; where the asked has another, it answers with that one, from its
     /// beginning.
     pub generation: u64,
+    /// A table that ends before this entry is of no use.
+    pub index_min: Index,
     /// Where the part begins.
     pub offset: u64,
 }
@@ -185,7 +227,7 @@ impl Parcel {
                     Ok(answered) => answered.weight(),
                     Err(_) => 0,
                 },
-                Self::TableAsk(_) => 0,
+                Self::TableAsk(_) | Self::Digests(_) | Self::Rebuild(_) => 0,
                 Self::TablePart(part) => part.data.len(),
             }
     }

@@ -18,6 +18,7 @@ use crate::route::call::{Body, FailureKind};
 use crate::shard::cache::{AtHand, Pinned};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{BlocksFor, ReadPurpose};
+use crate::shard::repair::Spoil;
 use crate::shard::replica::{BlockLoad, LogRead, Replica, Stuck, Turn};
 use crate::shard::table::TableReadError;
 
@@ -49,7 +50,7 @@ impl<E: Env> Replica<E> {
                 break;
             };
             match self.apply_entry(&entry, turn) {
-                Ok(Applying::Done) => {}
+                Ok(Applying::Done) => self.keep_digest(),
                 Ok(Applying::Loading) => break,
                 Err(source) => {
                     let (shard, index) = (self.shard, entry.index);
@@ -78,7 +79,9 @@ impl<E: Env> Replica<E> {
     /// of the state, or a table is due and can be made of what the own disk holds alone.
     fn is_held_back(&self, next: Index) -> bool {
         let is_covered = self.coming.is_some_and(|index| next >= index);
-        is_covered || (self.changes.waits_for_disk && next > self.raft.persisted_index())
+        self.repair.is_spoiled()
+            || is_covered
+            || (self.changes.waits_for_disk && next > self.raft.persisted_index())
     }
 
     /// Whether the entry that is applied next waits for blocks of the table.
@@ -93,11 +96,13 @@ impl<E: Env> Replica<E> {
         result: Result<Vec<Block>, TableReadError>,
         turn: &mut Turn<'_>,
     ) {
-        let shard = self.shard;
         let blocks = match result {
             Ok(blocks) => blocks,
             Err(source) => {
-                turn.out.end = Some(RunEnd::Table { shard, source });
+                // A table that was replaced meanwhile may have been damaged: it is none of this state's.
+                if self.table.as_ref().is_some_and(|table| table.path() == source.path()) {
+                    self.spoil(Spoil::Table(source), turn);
+                }
                 return;
             }
         };
@@ -158,8 +163,12 @@ impl<E: Env> Replica<E> {
                 tracing::warn!(%shard, %to, %source, "entries for a follower could not be read");
                 self.raft.fetched(to, Vec::new());
             }
-            (ReadPurpose::Follower(_) | ReadPurpose::Apply, Err(source)) => {
-                turn.out.end = Some(RunEnd::LogRead { shard, source });
+            (ReadPurpose::Follower(to), Err(source @ log::ReadError::Damaged(_))) => {
+                self.follower_needs_lost(to, &source);
+            }
+            (ReadPurpose::Apply, Err(source)) => {
+                self.is_fetching = false;
+                self.spoil(Spoil::Log(source), turn);
             }
         }
     }

@@ -34,6 +34,13 @@ pub enum RunEnd {
         /// What does not agree.
         source: MergeError,
     },
+    /// A shard's state is not what its replicas agree on, and there is no replica to have another one from.
+    Digest {
+        /// The shard.
+        shard: ShardId,
+        /// The entry after which the digests were taken.
+        index: Index,
+    },
     /// A committed entry is no command that this version knows: a newer version proposed it, or a peer's
     /// memory failed it. It can be neither applied nor left out.
     Command {
@@ -53,6 +60,7 @@ impl fmt::Display for RunEnd {
             Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
             Self::Table { shard, source } => write!(f, "the table of shard {shard}: {source}"),
             Self::Merge { shard, source } => write!(f, "the table of shard {shard}: {source}"),
+            Self::Digest { shard, index } => write!(f, "the state of shard {shard} at {index} is damaged"),
             Self::Command { shard, index, source } => {
                 write!(f, "entry {index} of shard {shard} is no command of this version: {source}")
             }

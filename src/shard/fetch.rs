@@ -28,7 +28,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Index, NodeId, ShardId};
 use crate::kv;
 use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
@@ -38,7 +38,12 @@ use crate::shard::runner::Runner;
 use crate::shard::table::{OpenTable, TableReadError, open_table, open_table_at};
 
 /// How often in a row a part may stay away before the try is over.
-const SILENT_MAX: u32 = 10;
+const SILENT_MAX: u32 = 3;
+
+/// How often a node may say that it has no such table before the try is over, and how long it is left alone
+/// in between: it may be making one.
+const UNREADY_MAX: u32 = 20;
+const UNREADY_WAIT: Duration = Duration::from_millis(100);
 
 /// What the name of a table ends with that is not whole yet.
 pub(crate) const PART_SUFFIX: &str = ".part";
@@ -50,6 +55,8 @@ const OWN_TABLE_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Fetch<E: Env> {
     pub(crate) shard: ShardId,
     pub(crate) offer: SnapshotOffer,
+    /// A table that ends before this entry is of no use.
+    pub(crate) index_min: Index,
     pub(crate) lane: Lane<E>,
     pub(crate) settings: Snapshots,
 }
@@ -58,6 +65,8 @@ pub(crate) struct Fetch<E: Env> {
 enum Failure {
     /// The other node does not answer.
     Silent(NodeId),
+    /// The other node has no table that goes as far.
+    Unready(NodeId),
     /// What it sends makes no sense.
     Nonsense(NodeId),
     /// The disk failed.
@@ -74,6 +83,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent(node) => write!(f, "node {node} does not answer"),
+            Self::Unready(node) => write!(f, "node {node} has no table that goes as far"),
             Self::Nonsense(node) => write!(f, "node {node} sends parts that do not fit"),
             Self::Disk { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Damaged(source) => source.fmt(f),
@@ -114,9 +124,10 @@ struct Arriving<E: Env> {
 async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Result<TableRef, Failure> {
     let mut arriving: Option<Arriving<E>> = None;
     let (mut generation, mut offset) = found_part(env, fetch).await?;
-    let mut silent = 0;
+    let (mut silent, mut unready) = (0, 0);
     loop {
-        let Some(part) = runner.ask_part(fetch.shard, fetch.offer.from, (generation, offset)).await else {
+        let asked = (generation, fetch.index_min, offset);
+        let Some(part) = runner.ask_part(fetch.shard, fetch.offer.from, asked).await else {
             silent += 1;
             if silent >= SILENT_MAX {
                 return Err(Failure::Silent(fetch.offer.from));
@@ -124,6 +135,14 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
             continue;
         };
         silent = 0;
+        if part.named.generation == 0 || part.named.index < fetch.index_min {
+            unready += 1;
+            if unready >= UNREADY_MAX {
+                return Err(Failure::Unready(fetch.offer.from));
+            }
+            env.sleep(UNREADY_WAIT).await;
+            continue;
+        }
         if runner.is_own_table(fetch.shard, part.named.generation) {
             return Err(Failure::Unwanted);
         }

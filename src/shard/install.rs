@@ -19,6 +19,7 @@ use crate::log::TableRef;
 use crate::raft::Installed;
 use crate::route::call::FailureKind;
 use crate::route::parcel::TableAsk;
+use crate::shard::digests::Digests;
 use crate::shard::replica::{Replica, Turn};
 use crate::shard::snapshot::Changes;
 use crate::shard::table::TableFile;
@@ -36,7 +37,20 @@ impl<E: Env> Replica<E> {
     /// The table to answer a question from: the one that is asked for, where it is still there, else the
     /// newest.
     pub(crate) fn lend(&mut self, ask: &TableAsk, now: Instant) -> Option<Rc<TableFile<E>>> {
-        let lent = self.lent.take().filter(|lent| lent.file.salt() == ask.generation);
+        if self.repair.is_spoiled() {
+            return None;
+        }
+        let in_table = self.table.as_ref().map_or(Index(0), |table| table.named().index);
+        if in_table < ask.index_min {
+            // A state that has come so far gets a table.
+            if self.state.applied() >= ask.index_min {
+                self.ask_snapshot();
+            }
+            return None;
+        }
+        let is_asked =
+            |lent: &Lent<E>| lent.file.salt() == ask.generation && lent.file.named().index >= ask.index_min;
+        let lent = self.lent.take().filter(is_asked);
         let file = lent.map(|lent| lent.file).or_else(|| self.table.clone())?;
         self.lent = Some(Lent { file: Rc::clone(&file), asked_at: now });
         Some(file)
@@ -85,7 +99,11 @@ impl<E: Env> Replica<E> {
             return None;
         }
         let in_table = self.state.table().map_or(Index(0), |table| table.meta().applied);
-        let is_wanted = self.raft.wants_table(named.index, named.term) && named.index > in_table;
+        let is_wanted = if self.repair.is_spoiled() {
+            self.accepts_repair(named.index, named.term)
+        } else {
+            self.raft.wants_table(named.index, named.term) && named.index > in_table
+        };
         self.changes.is_running = is_wanted;
         self.coming = is_wanted.then_some(named.index);
         Some(is_wanted)
@@ -102,10 +120,13 @@ impl<E: Env> Replica<E> {
         let TableRef { index: at, term, .. } = file.named();
         let (applied, reserved) = (self.state.applied(), self.coming.take());
         assert!(reserved == Some(at), "shard {}: a table to {at}, {reserved:?} was reserved", self.shard);
-        assert!(applied < at, "shard {}: {applied} is applied, the table ends at {at}", self.shard);
+        let is_repair = self.repair.is_spoiled();
+        let is_later = applied < at || (is_repair && applied == at);
+        assert!(is_later, "shard {}: {applied} is applied, the table ends at {at}", self.shard);
         self.changes = Changes::new(turn.now);
         let became = self.raft.installed(at, term);
-        assert!(became != Installed::Stale, "shard {}: raft wanted the table to {at}", self.shard);
+        let is_taken = became != Installed::Stale || (is_repair && at == self.raft.log_start());
+        assert!(is_taken, "shard {}: raft wanted the table to {at}", self.shard);
         let before = std::mem::replace(&mut self.state, state);
         if let Some(table) = self.table.replace(Rc::new(file)) {
             self.cache.borrow_mut().forget_table(table.salt());
@@ -120,10 +141,12 @@ impl<E: Env> Replica<E> {
             self.fail(waiter.caller, FailureKind::OutcomeUnknown, turn);
         }
         self.raft.applied(at);
+        self.digests = Digests::default();
+        self.state_is_back(turn.now);
         before.retire()
     }
 
-    /// A leader's table could not be had.
+    /// A table of another node could not be had.
     pub(crate) fn fetch_failed(&mut self) {
         if self.coming.take().is_some() {
             self.changes.is_running = false;

@@ -26,15 +26,17 @@ use crate::route::call::{Answered, Body, Failure};
 use crate::route::parcel::{Call, CallId, Order, Parcel, Reply};
 use crate::shard::cache::{Pinned, SharedCache};
 use crate::shard::config::Config;
+use crate::shard::digests::Digests;
 use crate::shard::directory::{Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{BlocksFor, ReadPurpose};
 use crate::shard::expiry::SessionClock;
 use crate::shard::install::Lent;
+use crate::shard::repair::{Repair, Spoil};
 use crate::shard::snapshot::Changes;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
-use crate::shard::table::{OpenTable, TableFile};
+use crate::shard::table::{OpenTable, TableFile, TableReadError};
 
 /// What a replica leaves for its runner to carry on.
 #[derive(Default)]
@@ -99,6 +101,8 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) table: Option<Rc<TableFile<E>>>,
     pub(crate) cache: SharedCache,
     pub(crate) changes: Changes,
+    pub(crate) repair: Repair,
+    pub(crate) digests: Digests,
     /// The last entry of a leader's table that is being made the node's own.
     pub(crate) coming: Option<Index>,
     /// A table that another node is fetching, though it is not this replica's newest any more.
@@ -176,8 +180,23 @@ pub struct ReplicaStart<E: Env> {
     pub shard: ShardId,
     /// What its log holds.
     pub recovered: raft::Recovered,
-    /// Its table, where it has one.
-    pub table: Option<OpenTable<E>>,
+    /// Its table.
+    pub table: StartTable<E>,
+}
+
+/// The table of a replica that starts.
+pub enum StartTable<E: Env> {
+    /// The manifest names none.
+    None,
+    /// It was opened and checked.
+    Open(OpenTable<E>),
+    /// The manifest names one that cannot be read: the state comes from a peer.
+    Lost {
+        /// What the manifest says of it.
+        named: log::TableRef,
+        /// Why it cannot be read.
+        source: TableReadError,
+    },
 }
 
 /// What log and table of a shard hold makes no sense together: damage that no checksum shows.
@@ -216,10 +235,10 @@ impl<E: Env> Replica<E> {
         (now, random): (Instant, u64),
     ) -> Result<Self, Unreadable> {
         let ReplicaStart { shard, recovered, table } = start;
-        let (raft, state, table) = started((config, shard), recovered, table, random)
+        let Parts { raft, state, table, lost } = started((config, shard), recovered, table, random)
             .map_err(|source| Unreadable { shard, source })?;
         let committed_at_start = raft.commit();
-        Ok(Self {
+        let mut replica = Self {
             shard,
             lane,
             persists: VecDeque::new(),
@@ -237,6 +256,8 @@ impl<E: Env> Replica<E> {
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),
+            repair: Repair::default(),
+            digests: Digests::default(),
             coming: None,
             lent: None,
             waiters: BTreeMap::new(),
@@ -251,7 +272,13 @@ impl<E: Env> Replica<E> {
             committed_at_start,
             known: Known::default(),
             led_term: None,
-        })
+        };
+        if let Some(source) = lost {
+            let mut out = Output::default();
+            replica.spoil(Spoil::Table(source), &mut Turn { config, now, random, out: &mut out });
+            assert!(out.end.is_none(), "shard {shard}: a table is lost where nobody has another");
+        }
+        Ok(replica)
     }
 
     /// Hands raft a message.
@@ -266,6 +293,8 @@ impl<E: Env> Replica<E> {
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
         self.tell_willingness();
         self.raft.tick(low_word(turn.random));
+        self.tick_repair();
+        self.tell_digests(turn);
         self.expire_transfers(turn);
         if self.raft.role() == raft::Role::Leader {
             self.expire_sessions(turn);
@@ -434,28 +463,43 @@ impl<E: Env> Replica<E> {
     }
 }
 
-/// A replica's parts: consensus, state, and the file of its table.
-type Parts<E> = (Raft, kv::State, Option<Rc<TableFile<E>>>);
+/// A replica's parts: consensus, state, the file of its table, and why there is none where one was lost.
+struct Parts<E: Env> {
+    raft: Raft,
+    state: kv::State,
+    table: Option<Rc<TableFile<E>>>,
+    lost: Option<TableReadError>,
+}
 
 /// What log and table come to together.
 fn started<E: Env>(
     (config, shard): (&Config, ShardId),
     mut recovered: raft::Recovered,
-    table: Option<OpenTable<E>>,
+    table: StartTable<E>,
     random: u64,
 ) -> Result<Parts<E>, StartError> {
-    let at = table.as_ref().map(|table| (table.index.meta().applied, table.index.meta().applied_term));
-    recovered.table = at.unwrap_or_default();
-    let mut raft = Raft::new(raft_config(config), recovered, low_word(random)).map_err(StartError::Log)?;
-    raft.applied(at.unwrap_or_default().0);
-    let config = kv_config(config, shard);
-    match table {
-        None => Ok((raft, kv::State::new(config), None)),
-        Some(OpenTable { file, index, sessions }) => {
-            let state = kv::State::from_table(config, index, &sessions).map_err(StartError::Table)?;
-            Ok((raft, state, Some(Rc::new(file))))
+    let has_peers = config.layout.voters().len() > 1;
+    let kv_config = kv_config(config, shard);
+    let (at, state, table, lost) = match table {
+        StartTable::None => (<_>::default(), kv::State::new(kv_config), None, None),
+        StartTable::Open(OpenTable { file, index, sessions }) => {
+            let at = (index.meta().applied, index.meta().applied_term);
+            match kv::State::from_table(kv_config, index, &sessions) {
+                Ok(state) => (at, state, Some(Rc::new(file)), None),
+                Err(source) if has_peers => {
+                    (at, kv::State::missing(kv_config, at.0), None, Some(file.damaged(source)))
+                }
+                Err(source) => return Err(StartError::Table(source)),
+            }
         }
-    }
+        StartTable::Lost { named, source } => {
+            ((named.index, named.term), kv::State::missing(kv_config, named.index), None, Some(source))
+        }
+    };
+    recovered.table = at;
+    let mut raft = Raft::new(raft_config(config), recovered, low_word(random)).map_err(StartError::Log)?;
+    raft.applied(at.0);
+    Ok(Parts { raft, state, table, lost })
 }
 
 pub(crate) fn kv_config(config: &Config, shard: ShardId) -> kv::Config {

@@ -5,6 +5,7 @@
 //! many requests.
 
 mod tables;
+mod repairs;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +18,7 @@ use crate::log::Lane;
 use crate::raft;
 use crate::route::call::{Failure, FailureKind, Request};
 use crate::route::outbox::Outbox;
-use crate::route::parcel::{Call, Parcel, Reply, TableAsk, TablePart};
+use crate::route::parcel::{Call, Parcel, Reply, TableAsk};
 use crate::route::window::Windows;
 use crate::shard::cache::BlockCache;
 use crate::shard::calls::{Calls, Moment, Outcome, Sending};
@@ -30,15 +31,13 @@ use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unread
 use crate::shard::snapshot;
 use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
 use crate::shard::table::TableFile;
+use tables::PartAsked;
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
 
-/// Questions for parts of tables that are answered in one turn; more are asked again.
-const LENDING_MAX: usize = 4;
-
 /// How long a part of a table may take to arrive.
-const PART_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+const PART_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// All that one core owns.
 pub struct Runner<E: Env> {
@@ -79,8 +78,8 @@ struct Inner<E: Env> {
     /// The shard that a table is fetched for: one at a time.
     fetching: Option<ShardId>,
     fetch_rests_until: Instant,
-    /// The part that was asked for, and when.
-    part_asked: Option<(u64, Instant, AnswerSender<TablePart>)>,
+    /// The part that was asked for.
+    part_asked: Option<PartAsked>,
     /// Parts that others ask for.
     lending: Vec<(TableAsk, Rc<TableFile<E>>)>,
     /// Why the process has to end, as found between two turns.
@@ -404,6 +403,7 @@ impl<E: Env> Runner<E> {
         let mut out = inner.turn(now, random);
         let has_more = inner.has_more();
         let job = inner.due_snapshot(now, random);
+        let repair = inner.due_repair(now);
         let asks = std::mem::take(&mut inner.lending);
         let end = inner.end.take().or(out.end.take());
         drop(inner);
@@ -418,6 +418,9 @@ impl<E: Env> Runner<E> {
         }
         for (shard, offer) in out.offers {
             self.fetch_table(shard, offer);
+        }
+        if let Some(repair) = repair {
+            self.fetch_repair(repair);
         }
         if let Some(job) = job {
             self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
@@ -493,6 +496,8 @@ impl<E: Env> Inner<E> {
             match event {
                 Event::Parcel(parcel) => self.take_parcel(parcel, turn),
                 Event::LinkDown(node) => {
+                    // Dropped, it tells who waits that no answer will come.
+                    self.part_asked = self.part_asked.take().filter(|asked| asked.from != node);
                     let mut sendings = Vec::new();
                     let Self { calls, directory, .. } = self;
                     calls.link_down(node, &Moment { now: turn.now, directory }, &mut sendings);
@@ -523,15 +528,12 @@ impl<E: Env> Inner<E> {
                 }
             }
             Parcel::Call(call) => self.take_call(call, turn),
-            Parcel::TableAsk(ask) => {
-                let replica = self.replicas.get_mut(&ask.shard).filter(|_| self.lending.len() < LENDING_MAX);
-                if let Some(file) = replica.and_then(|replica| replica.lend(&ask, turn.now)) {
-                    self.lending.push((ask, file));
-                }
-            }
+            Parcel::TableAsk(ask) => self.take_ask(ask, turn),
+            Parcel::Digests(told) => self.take_digests(told, turn),
+            Parcel::Rebuild(told) => self.take_rebuild(told, turn),
             Parcel::TablePart(part) => {
-                if let Some((_, _, sender)) = self.part_asked.take_if(|(number, ..)| *number == part.number) {
-                    sender.send(part);
+                if let Some(asked) = self.part_asked.take_if(|asked| asked.number == part.number) {
+                    asked.sender.send(part);
                 }
             }
             Parcel::Reply(reply) => {
@@ -609,8 +611,7 @@ impl<E: Env> Inner<E> {
             replica.forget_lent(turn.now);
         }
         // Dropped, it tells who waits that no answer came.
-        self.part_asked =
-            self.part_asked.take().filter(|(_, asked, _)| turn.now.since(*asked) < PART_WAIT_MAX);
+        self.part_asked = self.part_asked.take().filter(|asked| turn.now.since(asked.at) < PART_WAIT_MAX);
     }
 
     fn drive(&mut self, turn: &mut Turn<'_>) {
@@ -728,11 +729,15 @@ impl<E: Env> Inner<E> {
             Parcel::Reply(reply) if reply.id.core.0 < layout.cores => reply.id.core,
             Parcel::TableAsk(ask) if ask.shard.0 < layout.shards => layout.core_of(ask.shard),
             Parcel::TablePart(part) if part.core.0 < layout.cores => part.core,
+            Parcel::Digests(told) if told.shard.0 < layout.shards => layout.core_of(told.shard),
+            Parcel::Rebuild(told) if told.shard.0 < layout.shards => layout.core_of(told.shard),
             Parcel::Raft { .. }
             | Parcel::Call(_)
             | Parcel::Reply(_)
             | Parcel::TableAsk(_)
-            | Parcel::TablePart(_) => own,
+            | Parcel::TablePart(_)
+            | Parcel::Digests(_)
+            | Parcel::Rebuild(_) => own,
         }
     }
 

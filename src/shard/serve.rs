@@ -23,6 +23,14 @@ impl<E: Env> Replica<E> {
             deadline: turn.now + call.remaining,
         };
         match call.request {
+            Request::Query { consistency, .. } if self.repair.is_spoiled() => {
+                // The next leader serves it; what this very replica holds cannot be had.
+                let kind = match consistency {
+                    Consistency::Linearizable => FailureKind::NotProposed,
+                    Consistency::Stale => FailureKind::Damaged,
+                };
+                self.fail(caller, kind, turn);
+            }
             Request::Query { query, consistency: Consistency::Stale } => {
                 self.answer_query(ReadWaiter { caller, query }, turn);
             }

@@ -34,8 +34,8 @@ use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
 use crate::shard::config::{Config, Snapshots};
-use crate::shard::end::RunEnd;
 use crate::shard::fetch::remove_parts;
+use crate::shard::repair::Spoil;
 use crate::shard::replica::Replica;
 use crate::shard::runner::Runner;
 use crate::shard::table::{OpenTable, TableFile, TableReadError, footer_checksum, open_table};
@@ -105,7 +105,7 @@ impl<E: Env> Replica<E> {
         let in_table = self.state.table().map_or(0, |table| table.meta().applied.0);
         let is_replaying = applied < self.committed_at_start;
         let changes = &self.changes;
-        if changes.is_running || now < changes.rests_until || is_replaying {
+        if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || is_replaying {
             return None;
         }
         if self.state.frozen().is_some() {
@@ -231,8 +231,8 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
             tracing::warn!(%shard, %failure, "no table was made; the next try comes in a while");
             runner.snapshot_failed(shard);
         }
-        Err(Failure::Read(source)) => runner.end(RunEnd::Table { shard, source }),
-        Err(Failure::Merge(source)) => runner.end(RunEnd::Merge { shard, source }),
+        Err(Failure::Read(source)) => runner.snapshot_spoiled(shard, Spoil::Table(source)),
+        Err(Failure::Merge(source)) => runner.snapshot_spoiled(shard, Spoil::Merge(source)),
     }
 }
 

@@ -75,11 +75,12 @@ impl<E: Env> Replica<E> {
     }
 
     /// Says whether this replica would lead. It would not while the node goes away, while its disk hangs, and
-    /// before it has applied what it knew to be committed when it started: nobody would be answered before
-    /// that.
+    /// before it has applied what it knew to be committed when it started, nor without a state that it can
+    /// trust: nobody would be answered before that.
     pub(crate) fn tell_willingness(&mut self) {
         let is_behind = self.state.applied() < self.committed_at_start;
-        let is_willing = !self.spread.is_draining && !self.raft.disk_stalled() && !is_behind;
+        let is_able = !is_behind && !self.repair.is_spoiled();
+        let is_willing = !self.spread.is_draining && !self.raft.disk_stalled() && is_able;
         self.raft.set_willing(if is_willing { Willingness::Willing } else { Willingness::Draining });
     }
 

@@ -61,6 +61,12 @@ pub struct ReplicaReport {
     pub state_digest: u64,
     /// The lane that its entries are in.
     pub lane: LaneId,
+    /// Whether its log has all that it ever acknowledged.
+    pub is_whole: bool,
+    /// Whether its state is damaged and on its way from a peer.
+    pub is_spoiled: bool,
+    /// Damages of its state and log found since the start, and those that were repaired since.
+    pub damaged_and_repaired: (u64, u64),
 }
 
 /// One lane.
@@ -107,6 +113,9 @@ impl ReplicaReport {
             bytes: replica.state.bytes(),
             state_digest: replica.state.digest(),
             lane,
+            is_whole: raft.standing() == raft::Standing::Whole,
+            is_spoiled: replica.repair.is_spoiled(),
+            damaged_and_repaired: (replica.repair.damaged, replica.repair.repaired),
         }
     }
 }

@@ -82,6 +82,16 @@ impl fmt::Display for TableReadError {
     }
 }
 
+impl TableReadError {
+    /// The file that could not be read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. } | Self::Damaged { path, .. } | Self::Another { path, .. } => path,
+        }
+    }
+}
+
 impl std::error::Error for TableReadError {}
 
 /// The checksum of a footer's page, which covers all of it.
@@ -136,6 +146,12 @@ impl<E: Env> TableFile<E> {
     #[must_use]
     pub fn salt(&self) -> u64 {
         self.named.generation
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the manifest says of it.

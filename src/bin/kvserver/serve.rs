@@ -238,7 +238,7 @@ async fn serve_core(
     found.damages.iter().for_each(|damage| tracing::error!("{damage}"));
     for lost in &found.lost {
         let (shard, end, standing) = (lost.shard, lost.end.0, lost.standing);
-        tracing::error!(%shard, %end, ?standing, "a part of the shard's log is lost: recovering from its peers");
+        tracing::error!(%shard, %end, ?standing, "a part of the shard's log is lost: its peers have it");
     }
     let first = first.map(|(store, asked_to_stop)| (open_reception(shared, &env, store), asked_to_stop));
     let reception = first.as_ref().map(|(reception, _)| reception.clone());

@@ -9,14 +9,13 @@
 
 use std::rc::Rc;
 
-use crate::env::signal::answer;
+use crate::env::signal::{AnswerSender, answer};
 use crate::env::{Env, Instant};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Index, NodeId, ShardId};
 use crate::kv::{self, Retired};
 use crate::log::TableRef;
 use crate::raft;
 use crate::route::parcel::{PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
-use crate::shard::end::RunEnd;
 use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
@@ -27,6 +26,14 @@ use super::{Inner, Runner};
 
 /// How long a core rests after a table that it could not fetch.
 const FETCH_REST: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A part of a table that was asked for: under which number, of whom, and when.
+pub(super) struct PartAsked {
+    pub(super) number: u64,
+    pub(super) from: NodeId,
+    pub(super) at: Instant,
+    pub(super) sender: AnswerSender<TablePart>,
+}
 
 impl<E: Env> Runner<E> {
     /// Reads blocks in a task of their own; they come back as an event.
@@ -70,7 +77,7 @@ impl<E: Env> Runner<E> {
         let lane = replica.lane.clone();
         inner.fetching = Some(shard);
         drop(inner);
-        let fetch = Fetch { shard, offer, lane, settings };
+        let fetch = Fetch { shard, offer, index_min: offer.index, lane, settings };
         self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
     }
 
@@ -79,7 +86,7 @@ impl<E: Env> Runner<E> {
         &self,
         shard: ShardId,
         from: NodeId,
-        (generation, offset): (u64, u64),
+        (generation, index_min, offset): (u64, Index, u64),
     ) -> Option<TablePart> {
         let (sender, receiver) = answer();
         {
@@ -87,10 +94,10 @@ impl<E: Env> Runner<E> {
             inner.last_question += 1;
             let number = inner.last_question;
             let (node, core) = (inner.config.node(), inner.config.core());
-            inner.part_asked = Some((number, self.env.now(), sender));
+            inner.part_asked = Some(PartAsked { number, from, at: self.env.now(), sender });
             inner.push_link(
                 from,
-                Parcel::TableAsk(TableAsk { shard, node, core, number, generation, offset }),
+                Parcel::TableAsk(TableAsk { shard, node, core, number, generation, index_min, offset }),
             );
         }
         self.outgoing.raise();
@@ -133,7 +140,8 @@ impl<E: Env> Runner<E> {
     /// Whether a table of this generation is the shard's own already.
     pub(crate) fn is_own_table(&self, shard: ShardId, generation: u64) -> bool {
         let inner = self.inner.borrow();
-        let table = inner.replicas.get(&shard).and_then(|replica| replica.table.as_ref());
+        let replica = inner.replicas.get(&shard).filter(|replica| !replica.repair.is_spoiled());
+        let table = replica.and_then(|replica| replica.table.as_ref());
         table.is_some_and(|table| table.salt() == generation)
     }
 
@@ -185,12 +193,6 @@ impl<E: Env> Runner<E> {
         if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
             replica.snapshot_failed(now);
         }
-    }
-
-    /// The process has to end.
-    pub(crate) fn end(&self, end: RunEnd) {
-        self.inner.borrow_mut().end.get_or_insert(end);
-        self.wake.raise();
     }
 }
 

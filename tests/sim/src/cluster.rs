@@ -87,6 +87,8 @@ struct Node {
     runners: RefCell<Vec<Runner<SimEnv>>>,
     ending: RefCell<Ending>,
     lives: Cell<u64>,
+    /// Whether its files were damaged from outside.
+    has_rotted: Cell<bool>,
     /// Its setting that all nodes must agree on, where it is another than theirs.
     heartbeat_ms: Cell<Option<u64>>,
 }
@@ -118,6 +120,7 @@ impl Cluster {
                 runners: RefCell::default(),
                 ending: RefCell::new(Ending::None),
                 lives: Cell::new(0),
+                has_rotted: Cell::new(false),
                 heartbeat_ms: Cell::new(None),
             };
             (id, node)
@@ -163,6 +166,7 @@ impl Cluster {
     /// Turns over one bit of one of the segments of a node that is down, where these numbers point.
     pub fn rot(&self, node: NodeId, (file, byte, bit): (u64, u64, u64)) {
         assert!(!self.is_running(node), "node {node} runs: what it has read would not rot");
+        self.note_rot(node);
         let disk = self.machine(node).disk();
         let mut segments = Vec::new();
         for lane in 0..self.inner.config.cores {
@@ -175,6 +179,22 @@ impl Cluster {
         segments.retain(|(_, written)| *written > 0);
         let Some((path, written)) = segments.get(file as usize % segments.len().max(1)) else { return };
         disk.flip_bit(path, byte % written, (bit % 8) as u8);
+    }
+
+    /// From now on damage in this node's files is no surprise.
+    pub fn note_rot(&self, node: NodeId) {
+        self.node(node).has_rotted.set(true);
+    }
+
+    /// Has the memory of a running node fail: the state of each of its replicas is not what it was.
+    #[cfg(debug_assertions)]
+    pub fn rot_memory(&self, node: NodeId) {
+        let runners = self.node(node).runners.borrow();
+        for (runner, shard) in runners.iter().flat_map(|runner| {
+            runner.report().replicas.into_iter().map(move |replica| (runner, replica.shard))
+        }) {
+            runner.rot(shard);
+        }
     }
 
     /// Starts a node that is down.
@@ -325,7 +345,9 @@ impl Cluster {
         self.inner.nodes.get(&node).expect("a node of this cluster")
     }
 
-    fn data_dir(&self, node: NodeId) -> PathBuf {
+    /// Where a node keeps its data.
+    #[must_use]
+    pub fn data_dir(&self, node: NodeId) -> PathBuf {
         data_root().join(format!("dir-{}", self.node(node).lives.get()))
     }
 
@@ -376,7 +398,10 @@ impl Cluster {
             let env = self.machine(node).env(core);
             let planted = &self.inner.config.planted;
             match node::open_core(&env, &settings, &identity, (core, cores), planted).await {
-                Ok((runner, _)) => runners.push(runner),
+                Ok((runner, found)) => {
+                    self.judge_damage(node, &found.damages);
+                    runners.push(runner);
+                }
                 Err(exit) => return self.end(node, exit.code(), &exit),
             }
         }
@@ -388,6 +413,13 @@ impl Cluster {
         desk.entitled().wait().await;
         for runner in runners {
             runner.entitle();
+        }
+    }
+
+    /// Damage in the log of a disk that does not rot is damage that was written.
+    fn judge_damage(&self, node: NodeId, damages: &[String]) {
+        if let Some(first) = damages.first().filter(|_| !self.node(node).has_rotted.get()) {
+            self.inner.observer.borrow_mut().found_damage(node, first.clone());
         }
     }
 

@@ -202,6 +202,19 @@ impl Disk {
         }
     }
 
+    /// Takes a file away for good, as a mistaken hand would.
+    pub fn remove_file(&self, path: &Path) {
+        let mut state = self.inner.state.borrow_mut();
+        let sequence = state.sequence + 1;
+        state.sequence = sequence;
+        let removed = state.tree.remove(sequence, path);
+        let dir = path.parent().unwrap_or(path);
+        if let Err(error) = removed.and_then(|()| state.tree.sync_directory(dir, sequence)) {
+            panic!("{} cannot be taken away: {error}", path.display());
+        }
+        state.collect();
+    }
+
     /// The files of a directory as they are now, whatever is in flight: name and bytes.
     #[must_use]
     pub fn files(&self, dir: &Path) -> Vec<(String, Vec<u8>)> {

@@ -36,6 +36,7 @@ pub mod network;
 pub mod observer;
 pub mod random;
 pub mod run;
+pub mod story;
 pub mod trace;
 pub mod workload;
 

@@ -3,6 +3,7 @@
 //! Invariants that it checks:
 //! - at most one leader a shard and term;
 //! - a committed index never has two terms, and the commit index of a node never goes back within its life;
+//! - a disk that nobody damaged holds no damage;
 //! - what a node says is committed is, or was before a disk was lost, durable on a quorum of disks;
 //! - two replicas that have applied the same index have the same digest and revision.
 
@@ -57,6 +58,13 @@ pub enum Broken {
         /// How far each node's disk holds the shard's log.
         durable: Vec<(NodeId, Index)>,
     },
+    /// A disk that lost nothing holds damage: it was written.
+    DamageWritten {
+        /// Whose disk.
+        node: NodeId,
+        /// What the node said.
+        text: String,
+    },
     /// One applied index, two states.
     StatesDiffer {
         /// The shard.
@@ -85,6 +93,7 @@ pub struct Observer {
     commits: BTreeMap<(NodeId, ShardId), Index>,
     durable: BTreeMap<(ShardId, NodeId), Index>,
     states: BTreeMap<ShardId, BTreeMap<Index, (u64, Revision)>>,
+    damage: Option<Broken>,
 }
 
 impl Observer {
@@ -92,6 +101,11 @@ impl Observer {
     #[must_use]
     pub fn new(nodes: u32) -> Self {
         Self { quorum: nodes as usize / 2 + 1, ..Self::default() }
+    }
+
+    /// A node found damage that nobody did to its disk.
+    pub fn found_damage(&mut self, node: NodeId, text: String) {
+        self.damage.get_or_insert(Broken::DamageWritten { node, text });
     }
 
     /// A node's life has ended: its commit index may begin anew.
@@ -110,6 +124,9 @@ impl Observer {
     /// Looks at what every running node says of itself now.
     pub fn look(&mut self, reports: &[(NodeId, CoreStatus)]) -> Result<(), Broken> {
         self.note_durable(reports);
+        if let Some(damage) = self.damage.take() {
+            return Err(damage);
+        }
         for (node, replica) in replicas(reports) {
             self.check_leader(node, replica)?;
             self.check_commit(node, replica)?;
@@ -160,6 +177,10 @@ impl Observer {
 
     fn check_state(&mut self, node: NodeId, replica: &ReplicaReport) -> Result<(), Broken> {
         let (shard, index) = (replica.shard, replica.applied_index);
+        if replica.is_spoiled {
+            // It knows that its state is wrong, and answers nobody.
+            return Ok(());
+        }
         let state = (replica.state_digest, replica.revision);
         let known = self.states.entry(shard).or_default();
         let first = *known.entry(index).or_insert(state);

@@ -5,137 +5,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use distribkv::ids::{NodeId, ShardId};
-use distribkv::kv::{Command, Query, QueryAnswer, Write};
-use distribkv::route::call::{Answered, Body, Consistency, Failure, Request};
-use distribkv::shard::ReplicaReport;
+use distribkv::ids::NodeId;
+use distribkv::route::call::Request;
 use sim::cluster::{Cluster, ClusterConfig, Ending};
 use sim::disk::{Crash, DiskConfig};
-use sim::executor::{World, WorldConfig, WorldTime};
+use sim::executor::{World, WorldConfig};
 use sim::network::{LinkState, NetworkConfig};
 use sim::run::Options;
+use sim::story::{SHARD, Story, append, replica, with_small_tables};
 
-const SHARD: ShardId = ShardId(0);
-const LONG: Duration = Duration::from_secs(20);
 /// So short that the caller has given up long before a held packet arrives.
 const GIVEN_UP: Duration = Duration::from_millis(200);
-
-struct Story {
-    world: World,
-    cluster: Cluster,
-}
-
-type Outcome = Option<Result<Answered, Failure>>;
-
-impl Story {
-    /// Three nodes with one shard, all up and led.
-    fn begin(planted: Option<&str>) -> Self {
-        let story = Self::prepared(3, planted);
-        story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
-        story.wait(|story| story.leader().is_some());
-        story
-    }
-
-    /// New nodes with one shard that do not run yet.
-    fn prepared(nodes: u32, planted: Option<&str>) -> Self {
-        Self::prepared_with(nodes, planted, |_| {})
-    }
-
-    /// The same, with another configuration.
-    fn prepared_with(nodes: u32, planted: Option<&str>, change: impl FnOnce(&mut ClusterConfig)) -> Self {
-        let mut options = Options::default();
-        if let Some(name) = planted {
-            sim::plant(&mut options, name).expect("a mistake that can be planted");
-        }
-        let world = World::new(WorldConfig::seeded(7));
-        let mut config = ClusterConfig {
-            nodes,
-            cores: 1,
-            shards: 1,
-            disk: DiskConfig::default(),
-            network: NetworkConfig::reliable(100, 300),
-            election: Duration::from_millis(200),
-            lease_reads: false,
-            snapshot_bytes_max: 1 << 20,
-            snapshot_keep_entries: 1000,
-            block_cache_bytes: 64 << 10,
-            planted: options.planted,
-        };
-        change(&mut config);
-        let cluster = Cluster::new(&world, config);
-        Self { world, cluster }
-    }
-
-    /// Starts a node and gives it time to hear what the others say of it.
-    fn boot(&self, node: u32) {
-        self.cluster.boot(NodeId(node));
-        self.pass(Duration::from_secs(3));
-    }
-
-    /// The exit code that a node ended with by itself.
-    fn exit_code(&self, node: u32) -> Option<i32> {
-        match self.cluster.ending(NodeId(node)) {
-            Ending::Exit { code, .. } => Some(code),
-            Ending::None => None,
-        }
-    }
-
-    fn wait(&self, holds: impl Fn(&Self) -> bool) {
-        let until = self.world.time() + LONG;
-        self.world.run_until(until, || holds(self));
-        assert!(holds(self), "what the story waits for does not come about");
-    }
-
-    fn pass(&self, time: Duration) {
-        let until: WorldTime = self.world.time() + time;
-        self.world.run_until(until, || false);
-    }
-
-    /// The leader, where every running node agrees on one.
-    fn leader(&self) -> Option<NodeId> {
-        let running = self.cluster.nodes().into_iter().filter(|node| self.cluster.is_up(*node));
-        let mut leaders: Vec<_> = running
-            .map(|node| self.cluster.directory(node).first().and_then(|(_, known)| known.leader))
-            .collect();
-        leaders.dedup();
-        if leaders.len() == 1 { leaders[0] } else { None }
-    }
-
-    fn others(&self, node: NodeId) -> [NodeId; 2] {
-        let others: Vec<NodeId> = self.cluster.nodes().into_iter().filter(|other| *other != node).collect();
-        [others[0], others[1]]
-    }
-
-    /// A call at a node, seen to its end or for `at_most`.
-    fn call(&self, node: NodeId, request: Request, at_most: Duration) -> Outcome {
-        let answer = self.cluster.call((node, 0), (SHARD, request), at_most);
-        let group = self.world.start(NodeId(2000));
-        let ended = self.world.run(group, at_most * 2, answer);
-        self.world.crash(NodeId(2000));
-        ended.ok().flatten()
-    }
-
-    fn append(&self, node: NodeId, value: &'static str) -> Outcome {
-        self.call(node, append(value), LONG)
-    }
-
-    fn value(&self, node: NodeId) -> Option<Bytes> {
-        let query = Query::Get { key: Bytes::from_static(b"k") };
-        let request = Request::Query { query, consistency: Consistency::Linearizable };
-        match self.call(node, request, LONG) {
-            Some(Ok(Answered { body: Body::Query(QueryAnswer::Get(found)), .. })) => {
-                found.map(|found| found.value)
-            }
-            other => panic!("a read ended in {other:?}"),
-        }
-    }
-}
-
-fn append(value: &'static str) -> Request {
-    let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(value.as_bytes()));
-    let write = Write::Append { key, value, if_mod_revision: None };
-    Request::Command(Command::Write { id: None, write })
-}
 
 /// A follower acknowledges an entry that the third node has not seen, loses its disk, and comes back with an
 /// empty one. If it voted, the other two would lead on without the entry.
@@ -303,24 +183,6 @@ fn a_new_node_that_differs_from_a_cluster_ends_with_the_first_refusal() {
     story.cluster.partition(&[NodeId(3)], &[NodeId(2)]);
     story.boot(3);
     assert_eq!([1, 2, 3].map(|node| story.exit_code(node)), [None, None, Some(19)]);
-}
-
-/// What a node says of its replica.
-fn replica(story: &Story, node: NodeId) -> Option<ReplicaReport> {
-    let reports = story.cluster.reports();
-    let (_, report) = reports.into_iter().find(|(of, _)| *of == node)?;
-    report.replicas.into_iter().next()
-}
-
-/// Three nodes whose shard is made into a table after a few entries, and whose logs keep none before it.
-fn with_small_tables() -> Story {
-    let story = Story::prepared_with(3, None, |config| {
-        config.snapshot_bytes_max = 2000;
-        config.snapshot_keep_entries = 0;
-    });
-    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
-    story.wait(|story| story.leader().is_some());
-    story
 }
 
 /// A follower is away while the log that it lacks is let go of. It comes back, also after a crash in the

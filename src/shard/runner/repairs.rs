@@ -1,0 +1,120 @@
+//! What a runner does for replicas that have to be repaired: has their tables fetched, and hands on what was
+//! found to be damaged.
+
+use crate::env::{Env, Instant};
+use crate::ids::{Index, ShardId};
+use crate::raft;
+use crate::route::parcel::{DigestsTold, Parcel, Rebuild, TableAsk, TableName, TablePart};
+use crate::shard::fetch::{self, Fetch};
+use crate::shard::repair::Spoil;
+use crate::shard::replica::{Output, Turn};
+use crate::shard::table::TableReadError;
+
+use super::{Inner, Runner};
+
+/// Questions for parts of tables that are answered in one turn; more are asked again.
+const LENDING_MAX: usize = 4;
+
+impl<E: Env> Runner<E> {
+    /// A block of a shard's table was found to be damaged, by whoever read it.
+    pub fn table_damaged(&self, shard: ShardId, source: TableReadError) {
+        self.spoil(shard, Spoil::Table(source));
+    }
+
+    /// What was to become the next table could not be made of what is there.
+    pub(crate) fn snapshot_spoiled(&self, shard: ShardId, why: Spoil) {
+        self.snapshot_failed(shard);
+        self.spoil(shard, why);
+    }
+
+    fn spoil(&self, shard: ShardId, why: Spoil) {
+        let (now, random) = (self.env.now(), self.env.random());
+        let mut inner = self.inner.borrow_mut();
+        let config = inner.config.clone();
+        let mut out = Output::default();
+        let mut turn = Turn { config: &config, now, random, out: &mut out };
+        let Some(replica) = inner.replicas.get_mut(&shard) else { return };
+        let is_current = match &why {
+            Spoil::Table(source) => replica.table.as_ref().is_some_and(|table| table.path() == source.path()),
+            Spoil::Log(_) | Spoil::Merge(_) | Spoil::Digest { .. } => true,
+        };
+        if is_current && !replica.repair.is_spoiled() {
+            replica.spoil(why, &mut turn);
+        }
+        inner.dirty.push(shard);
+        inner.route(&mut out, now);
+        if let Some(end) = out.end.take() {
+            inner.end.get_or_insert(end);
+        }
+        drop(inner);
+        self.wake.raise();
+        self.outgoing.raise();
+    }
+
+    /// Flips something in the memory of a shard's state, as a bad memory would: for tests.
+    #[cfg(debug_assertions)]
+    pub fn rot(&self, shard: ShardId) {
+        if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
+            replica.state.rot();
+        }
+    }
+
+    /// Fetches the table that a spoiled state waits for.
+    pub(super) fn fetch_repair(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
+        let mut inner = self.inner.borrow_mut();
+        let settings = inner.config.snapshots;
+        let Some(replica) = inner.replicas.get(&shard) else { return };
+        let lane = replica.lane.clone();
+        inner.fetching = Some(shard);
+        drop(inner);
+        let fetch = Fetch { shard, offer, index_min, lane, settings };
+        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// The repair that is to begin now, where this core fetches no table.
+    pub(super) fn due_repair(&mut self, now: Instant) -> Option<(ShardId, raft::SnapshotOffer, Index)> {
+        if self.fetching.is_some() || self.has_stopped || !self.is_entitled {
+            return None;
+        }
+        self.replicas.iter_mut().find_map(|(shard, replica)| {
+            let (offer, index_min) = replica.repair_due(now)?;
+            Some((*shard, offer, index_min))
+        })
+    }
+
+    /// A question for a part of a table.
+    pub(super) fn take_ask(&mut self, ask: TableAsk, turn: &mut Turn<'_>) {
+        let replica = self.replicas.get_mut(&ask.shard).filter(|_| self.lending.len() < LENDING_MAX);
+        let Some(replica) = replica else { return };
+        match replica.lend(&ask, turn.now) {
+            Some(file) => self.lending.push((ask, file)),
+            None => self.refuse_part(&ask),
+        }
+    }
+
+    pub(super) fn take_digests(&mut self, told: DigestsTold, turn: &mut Turn<'_>) {
+        if let Some(replica) = self.replicas.get_mut(&told.shard) {
+            self.dirty.push(told.shard);
+            replica.digests_told(told, turn);
+        }
+    }
+
+    pub(super) fn take_rebuild(&mut self, told: Rebuild, turn: &mut Turn<'_>) {
+        if let Some(replica) = self.replicas.get_mut(&told.shard) {
+            self.dirty.push(told.shard);
+            replica.rebuild(told, turn);
+        }
+    }
+
+    /// A question for a part of a table that goes as far as is asked for, where there is none yet: who asks
+    /// hears so at once.
+    fn refuse_part(&mut self, ask: &TableAsk) {
+        let named =
+            TableName { generation: 0, index: Index(0), term: <_>::default(), bytes: 0, footer_checksum: 0 };
+        let TableAsk { shard, core, number, .. } = *ask;
+        let part = TablePart { shard, core, number, named, offset: 0, data: <_>::default() };
+        let _ = self.links.push(ask.node, Parcel::TablePart(part));
+    }
+}
