@@ -72,6 +72,10 @@ pub struct Node {
     pub snapshot_keep_entries: u64,
     /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 128 MiB.
     pub block_cache_bytes: u64,
+    /// Bytes of the disk that are kept free beyond what the node needs for its own ends (its largest table
+    /// once more, the changes that no table holds yet, and two segments a lane). Below, what makes the data
+    /// grow is refused. 0 to 1 TiB. Default 0.
+    pub disk_reserve_bytes: u64,
     /// The most requests of one core's clients that have no answer yet; beyond, RESOURCE_EXHAUSTED. 16 to
     /// 16,384. Default 16,384.
     pub calls_max: u64,
@@ -134,6 +138,7 @@ impl Default for Node {
             snapshot_interval_s: 30,
             snapshot_keep_entries: 4096,
             block_cache_bytes: 128 << 20,
+            disk_reserve_bytes: 0,
             calls_max: 16_384,
             spin_us: 0,
             log_format: LogFormat::Text,
@@ -280,6 +285,7 @@ impl Node {
         check_range("snapshot_interval_s", self.snapshot_interval_s, 1, 86_400)?;
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
+        check_range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)?;
         check_range("calls_max", self.calls_max, 16, 16_384)?;
         check_range("spin_us", self.spin_us, 0, 1000)
     }

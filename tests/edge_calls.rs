@@ -108,6 +108,7 @@ fn failures_have_their_code_and_reason() {
             ("deadline", Code::DeadlineExceeded, Reason::OutcomeUnknown),
             ("unknown", Code::Unknown, Reason::OutcomeUnknown),
             ("overloaded", Code::ResourceExhausted, Reason::Overloaded),
+            ("disk_full", Code::ResourceExhausted, Reason::DiskFull),
             ("shutting_down", Code::Unavailable, Reason::ShuttingDown),
             ("damaged", Code::Unavailable, Reason::Damaged),
             ("expired", Code::FailedPrecondition, Reason::SessionExpired),

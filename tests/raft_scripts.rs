@@ -236,6 +236,8 @@ impl Script {
         let id = one_node(args)?;
         let willingness = match args.next_pos() {
             Some("draining") => Willingness::Draining,
+            Some("short") => Willingness::Short,
+            Some("full") => Willingness::Full,
             Some(word) => return Err(format!("not {word}").into()),
             None => Willingness::Willing,
         };

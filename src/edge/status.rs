@@ -10,6 +10,7 @@
 //! DeadlineExceeded                           DEADLINE_EXCEEDED    OUTCOME_UNKNOWN      not known
 //! OutcomeUnknown                             UNKNOWN              OUTCOME_UNKNOWN      not known
 //! Overloaded                                 RESOURCE_EXHAUSTED   OVERLOADED           certainly not
+//! DiskFull, QuorumDiskFull                   RESOURCE_EXHAUSTED   DISK_FULL            certainly not
 //! TransferFailed                             FAILED_PRECONDITION  (none)               it did not move
 //! Refused: SessionExpired                    FAILED_PRECONDITION  SESSION_EXPIRED      not this sending
 //! Refused: SequenceForgotten                 FAILED_PRECONDITION  SEQUENCE_FORGOTTEN   not this sending
@@ -166,9 +167,24 @@ impl Status {
             FailureKind::TransferFailed => {
                 (Code::FailedPrecondition, Reason::Unspecified, "leadership was not transferred")
             }
+            FailureKind::QuorumDiskFull => (
+                Code::ResourceExhausted,
+                Reason::DiskFull,
+                "the disks of so many of the shard's nodes are full that no quorum has room; delete keys, or \
+                 make room",
+            ),
+            FailureKind::DiskFull { free, watermark } => return Self::disk_full(free, watermark),
             FailureKind::Refused(refusal) => return Self::of_refusal(&refusal),
         };
         Self::new(code, reason, message)
+    }
+
+    fn disk_full(free: u64, watermark: u64) -> Self {
+        let message = format!(
+            "no room for more data on the disk of the shard's leader: {free} bytes are free, and {watermark} \
+             are kept for deletes and what follows from them; delete keys, or make room"
+        );
+        Self::new(Code::ResourceExhausted, Reason::DiskFull, message)
     }
 
     /// How a client sees what the state machine refused, by the table above.
@@ -260,6 +276,14 @@ mod tests {
         let error = Status::of_failure(&failure).into_error();
         assert_eq!((error.code, error.leader, error.retry_after_ms), (14, 3, 70));
         assert_eq!(error.reason(), Reason::NotLeader);
+    }
+
+    #[test]
+    fn a_full_disk_is_said_with_its_figures() {
+        let status = Status::of_failure(&Failure::of(FailureKind::DiskFull { free: 70, watermark: 900 }));
+        assert_eq!((status.code(), status.error().reason()), (Code::ResourceExhausted, Reason::DiskFull));
+        let message = &status.error().message;
+        assert!(message.contains("70 bytes are free") && message.contains("900 are kept"), "{message}");
     }
 
     #[test]

@@ -176,7 +176,7 @@ pub struct LaneStatus {
     pub oldest_pending: Duration,
     /// A write failed: the process ends.
     pub poisoned: bool,
-    /// There is no room for another segment.
+    /// The disk has no more room than the reserve, or not even that.
     pub disk_full: bool,
     /// Damaged blocks found since the start.
     pub damaged_total: u64,

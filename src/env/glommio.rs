@@ -147,6 +147,11 @@ impl Env for GlommioEnv {
         let dir = dir.to_path_buf();
         blocking(move || std::fs::File::open(dir)?.sync_all()).await
     }
+
+    async fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let dir = dir.to_path_buf();
+        blocking(move || super::os::disk::free_bytes(&dir)).await
+    }
 }
 
 fn now() -> Instant {

@@ -98,6 +98,8 @@ pub trait Env: Clone + 'static {
     async fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a directory durable.
     async fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The bytes that may yet be written to the file system that a directory is on. A look, not a promise.
+    async fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// An open file. Positions and lengths of writes are multiples of [`BLOCK_BYTES`]; reads are of any kind.

@@ -225,6 +225,7 @@ fn runner_config(
         read_mode: if cluster.lease_reads { raft::ReadMode::Lease } else { raft::ReadMode::ReadIndex },
         kv: kv::Limits::DEFAULT,
         snapshots: snapshots(&settings.node),
+        disk_reserve_bytes: settings.node.disk_reserve_bytes,
         #[cfg(debug_assertions)]
         planted: planted.shard,
         #[cfg(debug_assertions)]

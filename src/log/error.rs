@@ -74,10 +74,15 @@ impl LogFailure {
         Self { doing, file: file.to_path_buf(), offset, source: Rc::new(source) }
     }
 
-    /// Whether the disk is merely full, which may pass.
+    /// Whether the file merely found no room, which may pass: on the disk, in a quota, or within the process'
+    /// own limit of file sizes. What is written short while a file is made is short of the same. A batch goes
+    /// to blocks that are there: it is asked for nothing of the kind.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull, WriteZero};
+        let kind = self.source.kind();
+        let is_short = kind == WriteZero && self.doing != Doing::WriteBatch;
+        is_short || matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
     }
 }
 

@@ -134,6 +134,12 @@ impl<E: Env> IdentityStore<E> {
         &self.identity
     }
 
+    /// The environment that it is kept in.
+    #[must_use]
+    pub fn env(&self) -> &E {
+        self.twin.env()
+    }
+
     /// What was found of the two copies when they were opened.
     #[must_use]
     pub fn report(&self) -> TwinReport {

@@ -211,7 +211,20 @@ impl<E: Env> Keeper<E> {
         Ok(())
     }
 
+    /// Makes a segment of a file that was one. Where the disk is full, nothing is left of it.
     async fn use_again(&self, old: SegmentId, place: Place, bytes: u64) -> Result<Active<E>, LogFailure> {
+        let made = self.take_up(old, place, bytes).await;
+        if made.as_ref().err().is_some_and(LogFailure::is_full) {
+            let shared = &self.lane.shared;
+            for name in [old, place.segment].map(segment_name) {
+                // It has one of these names; what counts is the failure that is handed on.
+                let _ = shared.env.remove(&shared.dir.join(name)).await;
+            }
+        }
+        made
+    }
+
+    async fn take_up(&self, old: SegmentId, place: Place, bytes: u64) -> Result<Active<E>, LogFailure> {
         let shared = &self.lane.shared;
         let path = shared.dir.join(segment_name(place.segment));
         let failed = |source| LogFailure::new(Doing::PrepareSegment, &path, source);
@@ -232,10 +245,10 @@ impl<E: Env> Keeper<E> {
     async fn write_manifest(&mut self) -> Result<(), LogFailure> {
         self.file.write().await?;
         self.is_changed = false;
-        self.lane.shared.state.borrow_mut().space = Space::Enough;
         if let Some(made) = self.made.take() {
             self.publish(made);
         }
+        self.lane.shared.state.borrow_mut().end_shortage();
         let switched = std::mem::take(&mut self.switched);
         let replaced: Vec<PathBuf> = switched
             .into_iter()
@@ -312,6 +325,13 @@ impl<E: Env> State<E> {
     /// Whether the oldest segment can go without anything being written first.
     fn can_release_at_once(&self) -> bool {
         self.oldest_not_needed().is_some_and(|(id, _)| self.index.states_in(id).is_empty())
+    }
+
+    /// There was room for a manifest. Where a segment is wanted too, it is what tells.
+    fn end_shortage(&mut self) {
+        if self.spare.is_some() || self.phase >= Phase::Closing {
+            self.space = Space::Enough;
+        }
     }
 
     /// Forgets a segment; says whether its file is kept to be used again.

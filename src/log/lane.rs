@@ -355,6 +355,30 @@ impl<E: Env> Lane<E> {
         state.index.entries_in(*oldest)
     }
 
+    /// Whether the log has come to its end for now: the disk has no room for another segment, and what is
+    /// left of the last one is kept for what is under way, and for votes. Nothing else should be asked of it.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let state = self.shared.state.borrow();
+        state.space == Space::Short && state.spare.is_none() && {
+            let waiting = state.position + state.queue.cost() as u64;
+            state.current.bytes.saturating_sub(waiting) < self.shared.config.batch_bytes_max as u64
+        }
+    }
+
+    /// What the log will ask of the disk next, in bytes: nothing, or the segment that it has no spare for.
+    #[must_use]
+    pub fn wanted_bytes(&self) -> u64 {
+        let state = self.shared.state.borrow();
+        if state.spare.is_some() { 0 } else { self.shared.config.segment_bytes }
+    }
+
+    /// The size of a segment's file.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.config.segment_bytes
+    }
+
     /// Where the lane's files are.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -160,6 +160,11 @@ impl<E: Env> TwinFile<E> {
         Ok((Self { env, dir: dir.to_path_buf(), kind, generation }, payload, report))
     }
 
+    /// The environment that it is kept in.
+    pub fn env(&self) -> &E {
+        &self.env
+    }
+
     /// Makes a change: when this returns, both copies are durable. After an error the change may or may not
     /// be there.
     pub async fn write(&mut self, payload: &[u8], copies: Copies) -> Result<(), LogFailure> {

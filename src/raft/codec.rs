@@ -12,11 +12,11 @@
 //!  4 VoteReply          0 refused, 1 granted      -
 //!  5 Append             0                         prev_index u64, prev_term u64, commit u64, count u32,
 //!                                                 count × { term u64, len u32, len bytes }
-//!  6 accepted append    0 willing, 1 draining     matched u64
-//!  7 rejected append    0 willing, 1 draining     prev_index u64, conflict_index u64, conflict_term u64,
+//!  6 accepted append    0 to 3: willingness       matched u64
+//!  7 rejected append    0 to 3: willingness       prev_index u64, conflict_index u64, conflict_term u64,
 //!                                                 conflict_first u64
 //!  8 Heartbeat          0                         commit u64, commit_term u64, round u64
-//!  9 HeartbeatReply     0 willing, 1 draining     round u64, verified u64, durable u64
+//!  9 HeartbeatReply     0 to 3: willingness       round u64, verified u64, durable u64
 //! 10 TimeoutNow         0                         -
 //! 11 Outdated           0                         -
 //! 12 Snapshot           0                         index u64, term u64
@@ -24,6 +24,7 @@
 //! 14 TermTold           0                         request u64
 //!
 //! voice: 0 whole, 1 damaged, 2 healing, 3 forgetful
+//! willingness: 0 willing, 1 draining, 2 short, 3 full
 //! ```
 //!
 //! An entry's index is not sent: the first follows `prev_index`, each other the one before it. A message is
@@ -208,6 +209,18 @@ fn willing_code(willing: Willingness) -> u8 {
     match willing {
         Willingness::Willing => 0,
         Willingness::Draining => 1,
+        Willingness::Short => 2,
+        Willingness::Full => 3,
+    }
+}
+
+fn willing_of(code: u8) -> Result<Willingness, DecodeError> {
+    match code {
+        0 => Ok(Willingness::Willing),
+        1 => Ok(Willingness::Draining),
+        2 => Ok(Willingness::Short),
+        3 => Ok(Willingness::Full),
+        unknown => Err(DecodeError::DetailUnknown(unknown)),
     }
 }
 
@@ -245,7 +258,7 @@ fn encode_outcome(outcome: &AppendOutcome, out: &mut Vec<u8>) {
 }
 
 fn decode_body(kind: u8, detail: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
-    let willing = || two(detail, Willingness::Willing, Willingness::Draining);
+    let willing = || willing_of(detail);
     let ballot = || two(detail, Ballot::Refused, Ballot::Granted);
     let none = || if detail == 0 { Ok(()) } else { Err(DecodeError::DetailUnknown(detail)) };
     Ok(match kind {

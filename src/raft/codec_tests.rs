@@ -24,6 +24,7 @@ fn bodies() -> Vec<Body> {
     let accepted = AppendOutcome::Accepted { matched: Index(9) };
     let entries = vec![entry(5, 2, ""), entry(6, 3, "some data")];
     let (willing, draining) = (Willingness::Willing, Willingness::Draining);
+    let (short, full) = (Willingness::Short, Willingness::Full);
     let (verified, durable) = (Index(5), Index(4));
     vec![
         Body::PreVote { last_index, last_term },
@@ -37,11 +38,13 @@ fn bodies() -> Vec<Body> {
         Body::Append { prev_index, prev_term, commit, entries: Vec::new() },
         Body::AppendReply { outcome: accepted, willing },
         Body::AppendReply { outcome: accepted, willing: draining },
+        Body::AppendReply { outcome: accepted, willing: short },
         Body::AppendReply { outcome: rejected, willing },
         Body::AppendReply { outcome: rejected, willing: draining },
         Body::Heartbeat { commit, commit_term: Term(2), round: 77 },
         Body::HeartbeatReply { round: 77, verified, durable, willing },
         Body::HeartbeatReply { round: 77, verified, durable, willing: draining },
+        Body::HeartbeatReply { round: 77, verified, durable, willing: full },
         Body::TimeoutNow,
         Body::Outdated,
         Body::Snapshot { index: Index(9), term: Term(3) },

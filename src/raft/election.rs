@@ -5,7 +5,8 @@
 //!   durable.
 //! - A voter that heard its leader within T does not help another one to power, unless that leader asked for
 //!   it (stickiness): a node that was cut off cannot unseat a living leader, and a leader's lease holds.
-//! - A node whose disk hangs, that drains, or that lost something of its log, does not campaign.
+//! - A node whose disk hangs or takes no more of the log, that drains, or that lost something of its log, does
+//!   not campaign.
 //! - Nobody's answer counts who says that it does not ([`Voice`]).
 //!
 //! Deliberately absent: priorities between nodes. Leadership is moved by transfer.
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use crate::ids::{Index, NodeId, Term};
 
 use super::config::{Config, ReadMode};
-use super::message::{Ballot, Body, Campaign, Message, Voice, Willingness};
+use super::message::{Ballot, Body, Campaign, Message, Voice};
 use super::planted::planted;
 use super::{Raft, RoleState};
 
@@ -107,7 +108,7 @@ impl Raft {
 
     /// Whether this node would be of any use as a leader.
     pub(super) fn may_campaign(&self) -> bool {
-        let is_willing = self.willingness == Willingness::Willing && self.is_whole();
+        let is_willing = self.willingness.may_lead() && self.is_whole();
         is_willing && !self.disk_stalled() && !self.writes.is_full()
     }
 

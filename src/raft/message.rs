@@ -204,8 +204,32 @@ pub enum Willingness {
     /// It would.
     #[default]
     Willing,
-    /// It is about to leave: it neither campaigns nor takes leadership over.
+    /// It is about to leave, or would be of no use: it neither campaigns nor takes leadership over.
     Draining,
+    /// What is left of its disk is its reserve: it leads where nobody else would.
+    Short,
+    /// As [`Self::Draining`], and its disk is short, or takes no more of the log at all.
+    Full,
+}
+
+impl Willingness {
+    /// Whether it leads where it has to.
+    #[must_use]
+    pub fn may_lead(self) -> bool {
+        match self {
+            Self::Willing | Self::Short => true,
+            Self::Draining | Self::Full => false,
+        }
+    }
+
+    /// Whether its disk has room for more data.
+    #[must_use]
+    pub fn has_room(self) -> bool {
+        match self {
+            Self::Willing | Self::Draining => true,
+            Self::Short | Self::Full => false,
+        }
+    }
 }
 
 /// What became of an append.

@@ -14,7 +14,7 @@
 
 use crate::ids::NodeId;
 
-use super::message::{Body, Voice, Willingness};
+use super::message::{Body, Voice};
 use super::planted::planted;
 use super::ready::TransferError;
 use super::{Raft, RoleState};
@@ -49,14 +49,18 @@ impl Raft {
         Ok(to)
     }
 
-    /// The node named, or else the one with the longest log, if it was heard within T and would lead.
+    /// The node named, or else the one with the longest log, if it was heard within T and would lead. One
+    /// whose disk is short comes after all others.
     fn transfer_target(&self, to: Option<NodeId>) -> Option<NodeId> {
         let peers = self.peers();
-        let may_lead = |peer: &&super::Peer| {
-            peer.is_active && peer.willing == Willingness::Willing && peer.voice == Voice::Whole
-        };
+        let may_lead =
+            |peer: &&super::Peer| peer.is_active && peer.willing.may_lead() && peer.voice == Voice::Whole;
         let is_wanted = |peer: &&super::Peer| to.is_none_or(|to| to == peer.id);
-        let best = peers.iter().filter(may_lead).filter(is_wanted).max_by_key(|peer| peer.matched);
+        let best = peers
+            .iter()
+            .filter(may_lead)
+            .filter(is_wanted)
+            .max_by_key(|peer| (peer.willing.has_room(), peer.matched));
         best.map(|peer| peer.id)
     }
 
@@ -66,7 +70,7 @@ impl Raft {
         let RoleState::Leader(own) = &mut self.role else { return };
         let Some(transfer) = &mut own.transfer else { return };
         let Some(progress) = own.peers.get(&transfer.to) else { return };
-        if progress.willing == Willingness::Draining || progress.voice != Voice::Whole {
+        if !progress.willing.may_lead() || progress.voice != Voice::Whole {
             own.transfer = None;
             return;
         }

@@ -86,6 +86,16 @@ pub enum FailureKind {
     OutcomeUnknown,
     /// A bounded queue is full: certainly not executed.
     Overloaded,
+    /// The leader's disk has no more room than it keeps for its own ends, and this would make the data grow:
+    /// certainly not executed.
+    DiskFull {
+        /// Bytes that were free when it looked last.
+        free: u64,
+        /// Bytes that it keeps free.
+        watermark: u64,
+    },
+    /// The same of so many of the shard's nodes that those with room are no quorum.
+    QuorumDiskFull,
     /// The node is going away: certainly not executed.
     ShuttingDown,
     /// This replica found damage: certainly not executed.

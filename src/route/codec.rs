@@ -12,7 +12,7 @@
 //!            0 answered: node u32 | shard u32 | term u64 | revision u64
 //!                | body u8  1 query answer…  2 command answer…  3 transferred: leader u32
 //!            1 failed: kind u8 | leader u32 (0: unknown) | retry_after_us u64 (0: unknown)
-//!                | refusal… (kind 9 alone)
+//!                | refusal… (kind 9 alone) | free u64 | watermark u64 (both of kind 10 alone)
 //! ask      shard u32 | node u32 | core u32 | number u64 | generation u64 | offset u64
 //! part     shard u32 | core u32 | number u64 | name | offset u64 | whole blocks of 4096 bytes…
 //! name     generation u64 | index u64 | term u64 | bytes u64 | footer checksum u64
@@ -326,6 +326,10 @@ fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
             if let FailureKind::Refused(refusal) = failure.kind {
                 refusal.encode(out);
             }
+            if let FailureKind::DiskFull { free, watermark } = failure.kind {
+                out.extend_from_slice(&free.to_le_bytes());
+                out.extend_from_slice(&watermark.to_le_bytes());
+            }
         }
     }
 }
@@ -377,6 +381,8 @@ fn decode_body(mut bytes: Bytes) -> Result<Body, DecodeError> {
 }
 
 const REFUSED: u8 = 9;
+const DISK_FULL: u8 = 10;
+const QUORUM_DISK_FULL: u8 = 11;
 
 fn failure_code(kind: FailureKind) -> u8 {
     match kind {
@@ -389,6 +395,8 @@ fn failure_code(kind: FailureKind) -> u8 {
         FailureKind::Damaged => 7,
         FailureKind::TransferFailed => 8,
         FailureKind::Refused(_) => REFUSED,
+        FailureKind::DiskFull { .. } => DISK_FULL,
+        FailureKind::QuorumDiskFull => QUORUM_DISK_FULL,
     }
 }
 
@@ -406,6 +414,8 @@ fn decode_failure(mut bytes: Bytes) -> Result<Failure, DecodeError> {
         7 => FailureKind::Damaged,
         8 => FailureKind::TransferFailed,
         REFUSED => FailureKind::Refused(kv::Refusal::decode(std::mem::take(&mut bytes))?),
+        DISK_FULL => FailureKind::DiskFull { free: take_u64(&mut bytes)?, watermark: take_u64(&mut bytes)? },
+        QUORUM_DISK_FULL => FailureKind::QuorumDiskFull,
         other => return Err(unknown("failure", other)),
     };
     ended(&bytes)?;

@@ -49,7 +49,7 @@ fn failed(kind: FailureKind) -> Parcel {
 }
 
 /// Every way in which a request failed.
-fn kinds() -> [FailureKind; 9] {
+fn kinds() -> [FailureKind; 11] {
     [
         FailureKind::NotProposed,
         FailureKind::NoLeader,
@@ -60,6 +60,8 @@ fn kinds() -> [FailureKind; 9] {
         FailureKind::Damaged,
         FailureKind::TransferFailed,
         FailureKind::Refused(kv::Refusal::SessionExpired),
+        FailureKind::DiskFull { free: 5, watermark: u64::MAX },
+        FailureKind::QuorumDiskFull,
     ]
 }
 

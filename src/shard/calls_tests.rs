@@ -35,6 +35,7 @@ impl Bench {
             read_mode: ReadMode::ReadIndex,
             kv: kv::Limits::DEFAULT,
             snapshots: crate::shard::config::Snapshots::default(),
+            disk_reserve_bytes: 0,
             planted,
             planted_raft: None,
             planted_kv: None,

@@ -26,6 +26,8 @@ pub struct Config {
     pub kv: kv::Limits,
     /// When shards are made into tables, and how.
     pub snapshots: Snapshots,
+    /// Bytes that are kept free on the disk beyond what is counted: see `space`.
+    pub disk_reserve_bytes: u64,
     /// A classic mistake, made on purpose to prove that the tests find it.
     #[cfg(debug_assertions)]
     pub planted: Option<PlantedBug>,
@@ -77,7 +79,8 @@ impl Times {
 
 /// When the state of a shard is made into its next table, and how.
 ///
-/// Of changes since the table before, by whichever comes first: `changes_bytes_max`; half of the table's own
+/// Of changes since the table before, where what was deleted of the table counts as well, by whichever comes
+/// first: `changes_bytes_max`; half of the table's own
 /// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that, or
 /// where the log would keep more than `log_segments_max` segments for it. So under a load that fills these
 /// bytes before those times are over, a table of T bytes is written again for every min(`changes_bytes_max`,

@@ -61,6 +61,13 @@ pub enum MeshItem {
     Parcel(Parcel),
     /// Who leads a shard.
     News(News),
+    /// What a core keeps free of the disk that all of them share.
+    Reserve {
+        /// Who keeps it.
+        from: CoreId,
+        /// How much.
+        bytes: u64,
+    },
     /// A question for a core's status.
     StatusAsk {
         /// Who asks.

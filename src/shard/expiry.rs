@@ -75,6 +75,9 @@ impl SessionClock {
 impl<E: Env> Replica<E> {
     /// Proposes the end of the sessions that have been silent for too long. Leaders only.
     pub(crate) fn expire_sessions(&mut self, turn: &mut Turn<'_>) {
+        if self.lane.is_exhausted() {
+            return;
+        }
         let sessions = self
             .state
             .sessions()

@@ -19,6 +19,8 @@
 //! Invariants:
 //! - No byte of a table counts before all checksums of all of it were checked.
 //! - A table becomes the node's own only where raft wants it.
+//! - What is fetched leaves the log the two segments that it may need, and leaves nothing behind where it
+//!   finds no room.
 //!
 //! It lives on the core of its shard.
 
@@ -35,6 +37,7 @@ use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
 use crate::shard::config::Snapshots;
 use crate::shard::runner::Runner;
+use crate::shard::space::is_full;
 use crate::shard::table::{OpenTable, TableReadError, open_table, open_table_at};
 
 /// How often in a row a part may stay away before the try is over.
@@ -71,6 +74,8 @@ enum Failure {
     Nonsense(NodeId),
     /// The disk failed.
     Disk { path: PathBuf, source: io::Error },
+    /// So many bytes are left of the table, and with them the log would not have what it needs.
+    NoRoom { wanted: u64, free: u64 },
     /// What arrived is not a table.
     Damaged(TableReadError),
     /// It is not wanted any more.
@@ -86,9 +91,28 @@ impl fmt::Display for Failure {
             Self::Unready(node) => write!(f, "node {node} has no table that goes as far"),
             Self::Nonsense(node) => write!(f, "node {node} sends parts that do not fit"),
             Self::Disk { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::NoRoom { wanted, free } => {
+                write!(f, "{wanted} bytes of it are to come, and {free} are free on the disk")
+            }
             Self::Damaged(source) => source.fmt(f),
             Self::Unwanted => f.write_str("it is not wanted any more"),
             Self::Ended => f.write_str("the lane has ended"),
+        }
+    }
+}
+
+impl Failure {
+    /// Whether what was fetched takes room that is wanted for more.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Disk { source, .. } => is_full(source),
+            Self::NoRoom { .. } => true,
+            Self::Silent(_)
+            | Self::Unready(_)
+            | Self::Nonsense(_)
+            | Self::Damaged(_)
+            | Self::Unwanted
+            | Self::Ended => false,
         }
     }
 }
@@ -107,6 +131,11 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, fetch: Fetch<E>) {
         }
         Err(failure) => {
             tracing::warn!(%shard, %from, %failure, "no table was fetched");
+            if failure.is_full()
+                && let Err(source) = remove_parts(&env, &fetch.lane, shard).await
+            {
+                tracing::warn!(%shard, %source, "what was fetched of a table could not be removed");
+            }
             runner.fetch_failed(shard);
         }
     }
@@ -208,10 +237,18 @@ async fn begin<E: Env>(
     let name = format!("{}{PART_SUFFIX}", table_name(fetch.shard, named.generation));
     let path = fetch.lane.dir().join(name);
     let failed = |source| Failure::Disk { path: path.clone(), source };
+    // What is left of an earlier try is in the way of another table only.
+    if from == 0 {
+        remove_parts(env, &fetch.lane, fetch.shard).await.map_err(failed)?;
+    }
+    let free = env.free_bytes(fetch.lane.dir()).await.map_err(failed)?;
+    let wanted = named.bytes.saturating_sub(from);
+    if free < wanted.saturating_add(fetch.lane.segment_bytes().saturating_mul(2)) {
+        return Err(Failure::NoRoom { wanted, free });
+    }
     let file = if from > 0 {
         env.open(&path, OpenMode::Durable).await.map_err(failed)?
     } else {
-        remove_parts(env, &fetch.lane, fetch.shard).await.map_err(failed)?;
         env.open(&path, OpenMode::Create).await.map_err(failed)?
     };
     let (shard, index, bytes) = (fetch.shard, named.index, named.bytes);

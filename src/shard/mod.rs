@@ -44,6 +44,7 @@ mod apply;
 mod table;
 mod cache;
 mod snapshot;
+mod space;
 mod fetch;
 mod install;
 mod repair;

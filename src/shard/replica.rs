@@ -34,6 +34,7 @@ use crate::shard::expiry::SessionClock;
 use crate::shard::install::Lent;
 use crate::shard::repair::{Repair, Spoil};
 use crate::shard::snapshot::Changes;
+use crate::shard::space::Room;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
 use crate::shard::table::{OpenTable, TableFile, TableReadError};
@@ -118,6 +119,10 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) streams: Streams,
     pub(crate) sessions: SessionClock,
     pub(crate) spread: Spread,
+    /// The room on the disk, as it was at the last look.
+    pub(crate) room: Room,
+    /// As a leader: whether the nodes of the shard whose disks have room are no quorum.
+    pub(crate) lacks_quorum: bool,
     /// What was known to be committed when this replica started.
     pub(crate) committed_at_start: Index,
     /// The last entry of the log when this replica started.
@@ -269,6 +274,8 @@ impl<E: Env> Replica<E> {
             streams: Streams::new(config.limits.streams_max),
             sessions: SessionClock::default(),
             spread: Spread::new(now),
+            room: Room::default(),
+            lacks_quorum: false,
             committed_at_start,
             known: Known::default(),
             led_term: None,

@@ -6,6 +6,8 @@
 
 mod tables;
 mod repairs;
+mod space;
+mod report;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +31,8 @@ use crate::shard::event::{Event, MeshItem};
 use crate::shard::pipeline::Pipeline;
 use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
 use crate::shard::snapshot;
-use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
+use crate::shard::space::Gauge;
+use crate::shard::status::CoreStatus;
 use crate::shard::table::TableFile;
 use tables::PartAsked;
 
@@ -82,6 +85,8 @@ struct Inner<E: Env> {
     part_asked: Option<PartAsked>,
     /// Parts that others ask for.
     lending: Vec<(TableAsk, Rc<TableFile<E>>)>,
+    /// The room on the disk.
+    gauge: Gauge,
     /// Why the process has to end, as found between two turns.
     end: Option<RunEnd>,
     /// Whether this node may vote and acknowledge: until then raft hears and says nothing.
@@ -133,6 +138,7 @@ impl<E: Env> Runner<E> {
             ticked_at: now,
             swept_at: now,
             looked_at: now,
+            gauge: Gauge::new(),
             end: None,
             fetching: None,
             fetch_rests_until: now,
@@ -210,6 +216,7 @@ impl<E: Env> Runner<E> {
                 drop(inner);
                 self.outgoing.raise();
             }
+            MeshItem::Reserve { from, bytes } => self.reserve_told(from, bytes),
             MeshItem::StatusTold { number, status } => {
                 if let Some(question) = self.inner.borrow_mut().questions.remove(&number) {
                     question.send(status);
@@ -425,6 +432,7 @@ impl<E: Env> Runner<E> {
         if let Some(job) = job {
             self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
         }
+        self.look_at_disk(now);
         if has_more {
             self.wake.raise();
         }
@@ -746,7 +754,8 @@ impl<E: Env> Inner<E> {
         let queue = self.mesh.entry(core).or_default();
         let always_fits = match &item {
             MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
-            MeshItem::News(_) | MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
+            MeshItem::News(_) | MeshItem::Reserve { .. } => true,
+            MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
         };
         if always_fits || queue.len() < MESH_ITEMS_MAX {
             queue.push_back(item);
@@ -764,32 +773,6 @@ impl<E: Env> Inner<E> {
         } else {
             let outcome = Err(Failure::of(FailureKind::Overloaded));
             let _ = self.links.push(call.id.node, Parcel::Reply(Reply { id: call.id, outcome }));
-        }
-    }
-
-    fn ask_status(&mut self, core: CoreId) -> AnswerReceiver<CoreStatus> {
-        let (sender, receiver) = answer();
-        self.last_question += 1;
-        self.questions.retain(|_, question| question.is_awaited());
-        self.questions.insert(self.last_question, sender);
-        let ask = MeshItem::StatusAsk { from: self.config.core(), number: self.last_question };
-        self.push_mesh(core, ask);
-        receiver
-    }
-
-    fn status(&self) -> CoreStatus {
-        let lane_of = |shard| self.config.layout.lane_of(shard);
-        CoreStatus {
-            replicas: self
-                .replicas
-                .values()
-                .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard)))
-                .collect(),
-            lanes: self
-                .lanes
-                .iter()
-                .map(|(id, lane)| LaneReport::of(lane, *id, self.config.core()))
-                .collect(),
         }
     }
 }

@@ -41,8 +41,9 @@ impl<E: Env> Replica<E> {
                 let is_timely = call.term.is_some_and(|term| self.raft.leads_in(term));
                 let is_forgiven = self.raft.role() == Role::Leader
                     && turn.config.is_planted(PlantedBug::ProposedInLaterTerm);
-                if is_timely && self.has_too_many_changes(turn.config) {
-                    self.fail(caller, FailureKind::Overloaded, turn);
+                let refusal = self.refusal(&command, turn.config);
+                if let Some(kind) = refusal.filter(|_| is_timely) {
+                    self.fail(caller, kind, turn);
                 } else if is_timely || is_forgiven {
                     self.propose(&command, caller, turn);
                 } else {

@@ -20,6 +20,7 @@
 //! It lives on the core of its shard. A disk that is full, or fails to write the file, is a state: the file
 //! is removed, and the next try comes later.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use crate::shard::fetch::remove_parts;
 use crate::shard::repair::Spoil;
 use crate::shard::replica::Replica;
 use crate::shard::runner::Runner;
+use crate::shard::space::is_full;
 use crate::shard::table::{OpenTable, TableFile, TableReadError, footer_checksum, open_table};
 
 /// How long a shard rests whose table could not be written.
@@ -54,6 +56,8 @@ pub(crate) struct Job<E: Env> {
     lane: Lane<E>,
     settings: Snapshots,
     salt: u64,
+    /// How much of it is written.
+    written: Rc<Cell<u64>>,
 }
 
 /// What has changed since a shard's state was frozen last, and what becomes of that.
@@ -68,6 +72,10 @@ pub(crate) struct Changes {
     is_asked: bool,
     /// A table is due, and the own disk does not hold yet what is applied.
     pub(crate) waits_for_disk: bool,
+    /// Bytes that are written of the table that is being made.
+    pub(crate) written: Rc<Cell<u64>>,
+    /// The last try to make a table found no room for it.
+    pub(crate) found_no_room: bool,
 }
 
 impl Changes {
@@ -79,6 +87,8 @@ impl Changes {
             rests_until: now,
             is_asked: false,
             waits_for_disk: false,
+            written: Rc::default(),
+            found_no_room: false,
         }
     }
 
@@ -108,13 +118,20 @@ impl<E: Env> Replica<E> {
         if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || is_replaying {
             return None;
         }
+        if !self.next_table_fits() {
+            self.changes.waits_for_disk = false;
+            return None;
+        }
         if self.state.frozen().is_some() {
             return Some(usize::MAX);
         }
         let bytes = changes.bytes.max(self.state.memtable_bytes());
+        // What was deleted takes room until the table is written again, however few bytes said so.
+        let bytes = bytes.max(usize::try_from(self.deleted_bytes()).unwrap_or(usize::MAX));
         let table = self.state.table().map_or(0, |table| table.footer().file_length);
         let table = usize::try_from(table).unwrap_or(usize::MAX);
-        let is_due = config.snapshots.is_due(bytes, now.since(changes.since), table);
+        let (age, every) = (now.since(changes.since), config.snapshots.every);
+        let is_due = config.snapshots.is_due(bytes, age, table) || self.is_due_for_room(age, every);
         let has_changes = applied.0 > in_table;
         let is_due = has_changes && (is_due || changes.is_asked);
         let is_urgent = changes.is_asked;
@@ -153,9 +170,10 @@ impl<E: Env> Replica<E> {
             }
         };
         self.changes.is_running = true;
+        let written = Rc::clone(&self.changes.written);
         let below = self.state.table().cloned().zip(self.table.clone());
         let (shard, lane, settings) = (self.shard, self.lane.clone(), config.snapshots);
-        Job { shard, frozen, below, lane, settings, salt: salt.max(1) }
+        Job { shard, frozen, below, lane, settings, salt: salt.max(1), written }
     }
 
     /// The table is there, and the manifest names it. What is let go of.
@@ -163,15 +181,17 @@ impl<E: Env> Replica<E> {
         if let Some(before) = self.table.replace(Rc::new(table.file)) {
             self.cache.borrow_mut().forget_table(before.salt());
         }
-        self.changes.is_running = false;
+        (self.changes.is_running, self.changes.found_no_room) = (false, false);
+        self.changes.written.set(0);
         let retired = self.state.install_table(table.index);
         self.let_go_of_log(keep_entries);
         retired
     }
 
-    /// The table could not be made.
-    pub(crate) fn snapshot_failed(&mut self, now: Instant) {
-        self.changes.is_running = false;
+    /// The table could not be made, for want of room or for another reason.
+    pub(crate) fn snapshot_failed(&mut self, found_no_room: bool, now: Instant) {
+        (self.changes.is_running, self.changes.found_no_room) = (false, found_no_room);
+        self.changes.written.set(0);
         self.changes.rests_until = now + RETRY_AFTER;
     }
 }
@@ -227,9 +247,11 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
                 env.sleep(settings.rest).await;
             }
         }
-        Err(failure @ Failure::Write { .. }) => {
+        Err(Failure::Write { path, source }) => {
+            let is_full = is_full(&source);
+            let failure = Failure::Write { path, source };
             tracing::warn!(%shard, %failure, "no table was made; the next try comes in a while");
-            runner.snapshot_failed(shard);
+            runner.snapshot_failed(shard, is_full);
         }
         Err(Failure::Read(source)) => runner.snapshot_spoiled(shard, Spoil::Table(source)),
         Err(Failure::Merge(source)) => runner.snapshot_spoiled(shard, Spoil::Merge(source)),
@@ -270,6 +292,7 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
             MergeStep::Output => {
                 while let Some(chunk) = merge.take_output() {
                     checksum = last_page_checksum(&chunk);
+                    job.written.set(job.written.get() + chunk.bytes.len() as u64);
                     write_chunk(env, &file, chunk).await.map_err(failed)?;
                 }
             }

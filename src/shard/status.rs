@@ -7,6 +7,7 @@ use crate::ids::{CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
 use crate::log::{Lane, Space};
 use crate::raft;
 use crate::shard::replica::Replica;
+use crate::shard::space::{Level, Room};
 
 /// What one core knows of itself.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +87,7 @@ pub struct LaneReport {
     pub oldest_pending: Duration,
     /// Whether a batch write has failed.
     pub is_poisoned: bool,
-    /// Whether there is no room for another segment.
+    /// Whether the disk has no more room than the reserve, or not even that.
     pub is_disk_full: bool,
 }
 
@@ -121,7 +122,7 @@ impl ReplicaReport {
 }
 
 impl LaneReport {
-    pub(crate) fn of<E: Env>(lane: &Lane<E>, id: LaneId, core: CoreId) -> Self {
+    pub(crate) fn of<E: Env>(lane: &Lane<E>, id: LaneId, core: CoreId, room: Room) -> Self {
         let status = lane.status();
         Self {
             lane: id,
@@ -131,7 +132,7 @@ impl LaneReport {
             last_write: status.last_write,
             oldest_pending: status.oldest_pending,
             is_poisoned: status.poisoned,
-            is_disk_full: status.space == Space::Short,
+            is_disk_full: status.space == Space::Short || room.level != Level::Enough,
         }
     }
 }

@@ -202,6 +202,7 @@ fn asked_failure(key: &[u8]) -> Option<FailureKind> {
         b"deadline" => Some(FailureKind::DeadlineExceeded),
         b"unknown" => Some(FailureKind::OutcomeUnknown),
         b"overloaded" => Some(FailureKind::Overloaded),
+        b"disk_full" => Some(FailureKind::DiskFull { free: 1, watermark: 2 }),
         b"shutting_down" => Some(FailureKind::ShuttingDown),
         b"damaged" => Some(FailureKind::Damaged),
         b"expired" => Some(FailureKind::Refused(Refusal::SessionExpired)),

@@ -44,7 +44,7 @@ pub struct Frozen<'a> {
 }
 
 /// Runs a command to its end; what it complained of where it failed.
-fn run(program: &str, args: &[&Path]) -> Result<(), String> {
+pub(super) fn run(program: &str, args: &[&Path]) -> Result<(), String> {
     let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
     match output.status.success() {
         true => Ok(()),
@@ -53,7 +53,7 @@ fn run(program: &str, args: &[&Path]) -> Result<(), String> {
 }
 
 /// Makes a file of so many bytes with a file system in it.
-fn make_file_system(file: &Path, bytes: u64) -> Result<(), String> {
+pub(super) fn make_file_system(file: &Path, bytes: u64) -> Result<(), String> {
     let made = fs::File::create(file).and_then(|made| made.set_len(bytes));
     made.map_err(|error| format!("{}: {error}", file.display()))?;
     // All of its own blocks are written now, none by the kernel later.
@@ -61,7 +61,7 @@ fn make_file_system(file: &Path, bytes: u64) -> Result<(), String> {
     run("mkfs.ext4", &[&flags[..], &[file]].concat())
 }
 
-fn mount(file: &Path, at: &Path) -> Result<(), String> {
+pub(super) fn mount(file: &Path, at: &Path) -> Result<(), String> {
     run(
         "mount",
         &["-o", "loop,errors=remount-ro"].map(Path::new).into_iter().chain([file, at]).collect::<Vec<_>>(),
@@ -165,7 +165,7 @@ impl Drop for Disk {
 }
 
 /// Unmounts what is mounted there: what a process that has ended wrote last may still be under way.
-fn unmount(at: &Path) -> Result<(), String> {
+pub(super) fn unmount(at: &Path) -> Result<(), String> {
     let begun = Instant::now();
     let is_mounted = || run("mountpoint", &[Path::new("-q"), at]).is_ok();
     while is_mounted() {

@@ -35,6 +35,7 @@ use v1::session_client::SessionClient;
 
 pub mod disk;
 pub mod load;
+pub mod small_disk;
 
 /// How long anything that should come about may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -234,8 +234,7 @@ impl Chaos {
 
     fn transfer(&mut self) {
         let (id, to) = (self.likely_leader(), self.any_node());
-        let willing =
-            [Willingness::Willing, Willingness::Willing, Willingness::Draining][self.chance.below(3)];
+        let willing = [Willingness::Willing, Willingness::Short, Willingness::Draining][self.chance.below(3)];
         self.cluster.act(to, |raft| raft.set_willing(willing));
         self.cluster.act(id, |raft| raft.transfer(Some(to)).is_ok());
     }

@@ -116,6 +116,8 @@ fn willing_suffix(willing: Willingness) -> &'static str {
     match willing {
         Willingness::Willing => "",
         Willingness::Draining => " draining",
+        Willingness::Short => " short",
+        Willingness::Full => " full",
     }
 }
 

@@ -67,6 +67,8 @@ struct Shared {
 /// Runs a node with these settings; what the process ends with.
 pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
     let starting = Arc::new(AtomicUsize::new(1));
+    let kept = |source| Exit::Io { what: "ignoring SIGXFSZ".into(), source };
+    process::ignore_file_size_signal().map_err(kept)?;
     let asked_to_stop = watch_signals(&starting)?;
     let dir = settings.data_dir();
     let _lock = lock(&settings)?;

@@ -32,6 +32,19 @@ pub fn terminate(pid: u32) {
     let _ = result;
 }
 
+/// Has a write beyond the process' limit of file sizes (`RLIMIT_FSIZE`) fail with `EFBIG`, or come back
+/// short, where the signal for it (SIGXFSZ) would end the process without a word. Whoever writes decides what
+/// the error means. To be called first in `main`; a process that this one starts inherits it.
+///
+/// # Errors
+///
+/// What the kernel says; it has no reason to.
+pub fn ignore_file_size_signal() -> io::Result<()> {
+    // SAFETY: SIG_IGN is no handler: no code of ours runs inside the signal.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// How many bytes this process may lock in memory.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ pub mod refusals;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
@@ -43,6 +44,9 @@ pub use refusals::Refused;
 
 use held::HeldLinks;
 use refusals::Refusals;
+
+/// How long a full disk is left alone before the next try.
+const SPACE_RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Hellos that wait for the desk. A node has few peers, each with few cores.
 const QUEUE_MAX: usize = 1024;
@@ -210,8 +214,8 @@ impl<E: Env> Desk<E> {
         self.inner.borrow_mut().refusals.remove(node);
     }
 
-    /// The desk at work, for ever; returns with the first failure of the identity's files, or where other
-    /// nodes refuse this one and are right.
+    /// The desk at work, for ever; returns with the first failure of the identity's files that is more than a
+    /// lack of room, or where other nodes refuse this one and are right.
     pub async fn run(self) -> DeskEnd {
         loop {
             let refused = self.inner.borrow_mut().refused.take();
@@ -230,9 +234,22 @@ impl<E: Env> Desk<E> {
                     Ok(())
                 }
             };
-            if let Err(failure) = done {
-                return DeskEnd::Failed(failure);
+            match done {
+                Ok(()) => {}
+                // Nobody was welcomed, and nothing is due that was not before: both come again.
+                Err(failure) if failure.is_full() => {
+                    tracing::warn!(%failure, "the disk is full: who is known cannot be noted");
+                    self.rest().await;
+                }
+                Err(failure) => return DeskEnd::Failed(failure),
             }
+        }
+    }
+
+    async fn rest(&self) {
+        let env = self.store.borrow().as_ref().map(IdentityStore::env).cloned();
+        if let Some(env) = env {
+            env.sleep(SPACE_RETRY_AFTER).await;
         }
     }
 

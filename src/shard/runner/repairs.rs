@@ -23,7 +23,7 @@ impl<E: Env> Runner<E> {
 
     /// What was to become the next table could not be made of what is there.
     pub(crate) fn snapshot_spoiled(&self, shard: ShardId, why: Spoil) {
-        self.snapshot_failed(shard);
+        self.snapshot_failed(shard, false);
         self.spoil(shard, why);
     }
 

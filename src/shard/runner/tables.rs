@@ -20,6 +20,7 @@ use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
 use crate::shard::snapshot::Job;
+use crate::shard::space::{Level, SEGMENTS_MIN};
 use crate::shard::table::{OpenTable, TableFile};
 
 use super::{Inner, Runner};
@@ -188,10 +189,10 @@ impl<E: Env> Runner<E> {
         retired
     }
 
-    pub(crate) fn snapshot_failed(&self, shard: ShardId) {
+    pub(crate) fn snapshot_failed(&self, shard: ShardId, found_no_room: bool) {
         let now = self.env.now();
         if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
-            replica.snapshot_failed(now);
+            replica.snapshot_failed(found_no_room, now);
         }
     }
 }
@@ -218,7 +219,10 @@ impl<E: Env> Inner<E> {
     /// Where a lane has more segments than it may, those who need the oldest of them let go of it: by a table
     /// that is made first of all, or by what is in one already.
     fn unpin(&mut self) {
-        let segments_max = self.config.snapshots.log_segments_max;
+        let segments_max = match self.gauge.room().level {
+            Level::Enough => self.config.snapshots.log_segments_max,
+            Level::Reserved | Level::Exhausted => SEGMENTS_MIN,
+        };
         for shard in self.lanes.values().flat_map(|lane| lane.pinning(segments_max)) {
             if let Some(replica) = self.replicas.get_mut(&shard) {
                 replica.unpin();

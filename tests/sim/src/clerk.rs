@@ -250,6 +250,7 @@ fn to_event(attempt: AttemptId, failure: &Failure) -> Event<Answered> {
         FailureKind::NotProposed => Reason::NotLeader,
         FailureKind::NoLeader | FailureKind::TransferFailed => Reason::NoLeader,
         FailureKind::Overloaded => Reason::Overloaded,
+        FailureKind::DiskFull { .. } | FailureKind::QuorumDiskFull => Reason::DiskFull,
         FailureKind::ShuttingDown => Reason::ShuttingDown,
         FailureKind::Damaged => Reason::Damaged,
         FailureKind::Refused(Kv::SessionExpired) => Reason::SessionExpired,

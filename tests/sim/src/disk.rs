@@ -236,6 +236,13 @@ impl Disk {
         (state.tree.bytes_used(BLOCK_BYTES as u64), state.tree.cached_bytes())
     }
 
+    /// Bytes that files may yet take.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        let (used, _) = self.bytes_used_and_cached();
+        self.inner.state.borrow().config.capacity_bytes.saturating_sub(used)
+    }
+
     /// Operations submitted so far.
     #[must_use]
     pub fn operations(&self) -> u64 {

@@ -22,6 +22,9 @@ struct Args {
     /// Make this classic mistake on purpose.
     #[arg(long)]
     planted_bug: Option<String>,
+    /// Let disks fill up too.
+    #[arg(long)]
+    full_disks: bool,
     /// Print everything that happens.
     #[arg(long)]
     trace: bool,
@@ -29,8 +32,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut options =
-        Options { text: if args.trace { Text::Printed } else { Text::None }, ..Options::default() };
+    let text = if args.trace { Text::Printed } else { Text::None };
+    let mut options = Options { text, disks_fill: args.full_disks, ..Options::default() };
     if let Some(name) = &args.planted_bug
         && let Err(error) = sim::plant(&mut options, name)
     {
@@ -59,7 +62,8 @@ fn main() -> ExitCode {
                     .as_ref()
                     .map_or_else(String::new, |name| format!(" --planted-bug {name}"));
                 println!("seed {seed}: {failure}");
-                println!("repeat it: cargo run --profile sim -p sim -- --seed {seed}{bug}");
+                let disks = if args.full_disks { " --full-disks" } else { "" };
+                println!("repeat it: cargo run --profile sim -p sim -- --seed {seed}{bug}{disks}");
             }
         }
     }

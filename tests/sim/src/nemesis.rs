@@ -31,8 +31,10 @@ enum Trouble {
     Drift,
     Wipe,
     Rot,
+    FillDisk,
 }
 
+/// Every trouble but [`Trouble::FillDisk`], which is drawn beside them where it is asked for.
 const TROUBLES: [Trouble; 14] = [
     Trouble::Kill,
     Trouble::PowerCut,
@@ -56,6 +58,7 @@ pub struct Nemesis {
     cluster: Cluster,
     random: Random,
     clocks_may_drift: bool,
+    disks_fill: bool,
     /// The node whose disk was wiped or rotted: it counts as down from then on. One of three or more.
     victim: Option<NodeId>,
 }
@@ -70,8 +73,15 @@ impl Nemesis {
             random: world.random(0x6e65_6d65_7369_7300),
             // A lease is only as good as the clocks' rates.
             clocks_may_drift: !cluster.config().lease_reads,
+            disks_fill: false,
             victim: None,
         }
+    }
+
+    /// The same, which lets disks fill up too, for a while.
+    #[must_use]
+    pub fn filling_disks(self, disks_fill: bool) -> Self {
+        Self { disks_fill, ..self }
     }
 
     /// How long to wait before the next trouble.
@@ -81,7 +91,10 @@ impl Nemesis {
 
     /// Makes one trouble.
     pub fn strike(&mut self) {
-        let trouble = TROUBLES[self.random.index(TROUBLES.len())];
+        let trouble = match self.disks_fill && self.random.index(3) == 0 {
+            true => Trouble::FillDisk,
+            false => TROUBLES[self.random.index(TROUBLES.len())],
+        };
         self.world.note("trouble", &[trouble as u64]);
         let node = self.any_node();
         let lasting = Duration::from_millis(self.random.between(20, 3000));
@@ -114,6 +127,7 @@ impl Nemesis {
             }
             Trouble::Wipe => self.wipe(node),
             Trouble::Rot => self.rot(node),
+            Trouble::FillDisk => self.fill_disk(node, lasting),
         }
     }
 
@@ -121,7 +135,9 @@ impl Nemesis {
     pub fn heal(&mut self) {
         self.cluster.heal_network();
         for node in self.cluster.nodes() {
-            self.cluster.machine(node).disk().heal();
+            let disk = self.cluster.machine(node).disk();
+            disk.heal();
+            disk.configure(|config| config.capacity_bytes = u64::MAX);
             if self.cluster.is_running(node) {
                 self.world.resume(node);
             }
@@ -239,6 +255,16 @@ impl Nemesis {
         let disk = self.cluster.machine(node).disk().clone();
         disk.stall(Stall::Writes);
         self.world.after(lasting, move || disk.stall(Stall::Nothing));
+    }
+
+    /// Leaves a disk some blocks, or none, and gives it room again.
+    fn fill_disk(&mut self, node: NodeId, lasting: Duration) {
+        const LEFT_BYTES_MAX: u64 = 256 << 10;
+        let left = self.random.below(LEFT_BYTES_MAX) * self.random.below(2);
+        let disk = self.cluster.machine(node).disk().clone();
+        let (used, _) = disk.bytes_used_and_cached();
+        disk.configure(|config| config.capacity_bytes = used + left);
+        self.world.after(lasting, move || disk.configure(|config| config.capacity_bytes = u64::MAX));
     }
 
     fn fail_disk(&mut self, node: NodeId, kind: Kind) {

@@ -31,6 +31,8 @@ pub struct Options {
     /// A mistake made on purpose in the Clerk.
     #[cfg(debug_assertions)]
     pub planted_client: Option<distribkv::client::PlantedBug>,
+    /// Whether disks fill up, beside all else that goes wrong.
+    pub disks_fill: bool,
     /// What becomes of the text of the trace.
     pub text: Text,
 }
@@ -92,7 +94,8 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Failure> {
     let mut random = world.random(0x7275_6e00);
     let cluster = Cluster::new(&world, draw_cluster(&mut random, options));
     let workload_config = draw_workload(&mut random, options);
-    let mut run = Run { nemesis: Nemesis::new(&world, &cluster), world, cluster };
+    let mut run =
+        Run { nemesis: Nemesis::new(&world, &cluster).filling_disks(options.disks_fill), world, cluster };
     run.boot(&mut random);
     let workload = Workload::start(&run.world, &run.cluster, &workload_config);
     run.trouble(&workload)?;

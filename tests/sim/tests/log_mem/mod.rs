@@ -169,6 +169,10 @@ impl Env for MemEnv {
     async fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
+
+    async fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 /// A file of a [`MemEnv`], by its path when it was opened.

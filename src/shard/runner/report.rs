@@ -1,0 +1,38 @@
+//! What a runner tells of itself and asks of the node's other cores.
+
+use crate::env::Env;
+use crate::env::signal::{AnswerReceiver, answer};
+use crate::ids::CoreId;
+use crate::shard::event::MeshItem;
+use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
+
+use super::Inner;
+
+impl<E: Env> Inner<E> {
+    pub(super) fn ask_status(&mut self, core: CoreId) -> AnswerReceiver<CoreStatus> {
+        let (sender, receiver) = answer();
+        self.last_question += 1;
+        self.questions.retain(|_, question| question.is_awaited());
+        self.questions.insert(self.last_question, sender);
+        let ask = MeshItem::StatusAsk { from: self.config.core(), number: self.last_question };
+        self.push_mesh(core, ask);
+        receiver
+    }
+
+    pub(super) fn status(&self) -> CoreStatus {
+        let lane_of = |shard| self.config.layout.lane_of(shard);
+        let room = self.gauge.room();
+        CoreStatus {
+            replicas: self
+                .replicas
+                .values()
+                .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard)))
+                .collect(),
+            lanes: self
+                .lanes
+                .iter()
+                .map(|(id, lane)| LaneReport::of(lane, *id, self.config.core(), room))
+                .collect(),
+        }
+    }
+}
