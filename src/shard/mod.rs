@@ -63,5 +63,7 @@ pub use event::MeshItem;
 pub use pipeline::Pipeline;
 pub use replica::{ReplicaStart, StartError, Unreadable};
 pub use runner::Runner;
+pub(crate) use snapshot::membership_of;
 pub use status::{CoreStatus, LaneReport, ReplicaReport, Role};
+pub(crate) use table::footer_checksum;
 pub use table::{OpenTable, TableFile, TableReadError, open_table};
