@@ -35,6 +35,7 @@ use crate::shard::snapshot::Changes;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
 use crate::shard::table::{OpenTable, TableFile};
+use crate::shard::wanted::TableWaiter;
 
 /// What a replica leaves for its runner to carry on.
 #[derive(Default)]
@@ -99,6 +100,7 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) table: Option<Rc<TableFile<E>>>,
     pub(crate) cache: SharedCache,
     pub(crate) changes: Changes,
+    pub(crate) table_waiters: Vec<TableWaiter>,
     /// The last entry of a leader's table that is being made the node's own.
     pub(crate) coming: Option<Index>,
     /// A table that another node is fetching, though it is not this replica's newest any more.
@@ -237,6 +239,7 @@ impl<E: Env> Replica<E> {
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),
+            table_waiters: Vec::new(),
             coming: None,
             lent: None,
             waiters: BTreeMap::new(),

@@ -5,6 +5,7 @@
 //! many requests.
 
 mod tables;
+mod wanted;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unread
 use crate::shard::snapshot;
 use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
 use crate::shard::table::TableFile;
+use crate::shard::wanted::SnapshotAnswer;
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
@@ -91,6 +93,7 @@ struct Inner<E: Env> {
     is_shutting_down: bool,
     has_stopped: bool,
     questions: BTreeMap<u64, AnswerSender<CoreStatus>>,
+    snapshot_questions: BTreeMap<u64, AnswerSender<SnapshotAnswer>>,
     last_question: u64,
 }
 
@@ -144,6 +147,7 @@ impl<E: Env> Runner<E> {
             is_shutting_down: false,
             has_stopped: false,
             questions: BTreeMap::new(),
+            snapshot_questions: BTreeMap::new(),
             last_question: 0,
             config,
             lanes,
@@ -216,6 +220,8 @@ impl<E: Env> Runner<E> {
                     question.send(status);
                 }
             }
+            MeshItem::SnapshotAsk(ask) => self.deliver_snapshot_ask(ask),
+            MeshItem::SnapshotTold { number, answer } => self.deliver_snapshot_told(number, answer),
         }
     }
 
@@ -742,6 +748,7 @@ impl<E: Env> Inner<E> {
         let always_fits = match &item {
             MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
             MeshItem::News(_) | MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
+            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } => true,
         };
         if always_fits || queue.len() < MESH_ITEMS_MAX {
             queue.push_back(item);
