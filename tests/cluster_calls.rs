@@ -297,10 +297,6 @@ async fn leadership_moves_when_asked_and_everyone_hears_of_it() {
     let nowhere = v1::TransferLeadershipRequest { shard: SHARDS, to: 1 };
     let status = cluster.node(1).maintenance().transfer_leadership(nowhere).await.expect_err("no such shard");
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    let snapshot = cluster.node(1).maintenance().snapshot(v1::SnapshotRequest::default()).await;
-    assert_eq!(snapshot.expect_err("there are none").code(), Code::Unimplemented);
-    let backup = cluster.node(1).maintenance().backup(v1::BackupRequest {}).await;
-    assert_eq!(backup.expect_err("there are none").code(), Code::Unimplemented);
 }
 
 /// Asks through one node until it is so: right after another election a transfer may be refused.

@@ -13,7 +13,7 @@ use distribkv::wire::v1::maintenance_client::MaintenanceClient;
 use distribkv::wire::v1::session_client::SessionClient;
 use distribkv::wire::v1::{self, Reason};
 use distribkv::wire::{health, reflection, reflection_alpha};
-use edge_support::{Order, SHARDS, TestEdge};
+use edge_support::{Order, SHARD_WITHOUT_TABLE, SHARDS, TestEdge, backup_pieces};
 use futures_lite::stream;
 use prost::Message as _;
 use tonic::transport::Channel;
@@ -364,13 +364,28 @@ fn cluster_and_maintenance() {
             Code::InvalidArgument,
             Reason::Unspecified,
         );
-        let snapshot = maintenance.snapshot(v1::SnapshotRequest::default()).await;
-        assert_fails(snapshot, Code::Unimplemented, Reason::Unspecified);
-        assert_fails(
-            maintenance.backup(v1::BackupRequest {}).await,
-            Code::Unimplemented,
-            Reason::Unspecified,
-        );
+    });
+}
+
+#[test]
+fn tables_are_made_and_a_backup_leaves_piece_by_piece() {
+    let edge = TestEdge::start();
+    with_client(&edge, |channel| async move {
+        let mut maintenance = MaintenanceClient::new(channel);
+        let snapshot = |shards: &[u32]| v1::SnapshotRequest { shards: shards.to_vec() };
+        maintenance.snapshot(snapshot(&[3, 0, 3])).await.expect("their tables are there");
+        for shards in [&[][..], &[0, SHARD_WITHOUT_TABLE]] {
+            let outcome = maintenance.snapshot(snapshot(shards)).await;
+            assert_fails(outcome, Code::Unavailable, Reason::Unspecified);
+        }
+        let outcome = maintenance.snapshot(snapshot(&[0, SHARDS])).await;
+        assert_fails(outcome, Code::InvalidArgument, Reason::Unspecified);
+        let mut backup = maintenance.backup(v1::BackupRequest {}).await.expect("it is served").into_inner();
+        for piece in backup_pieces() {
+            let response = backup.message().await.expect("it goes on").expect("there is more");
+            assert_eq!(response.chunk, piece);
+        }
+        assert_eq!(backup.message().await.expect("it ends well"), None);
     });
 }
 

@@ -69,6 +69,8 @@ fn help_names_every_command_and_the_exit_codes() {
         "shards",
         "health",
         "transfer",
+        "snapshot",
+        "backup",
         "--endpoints",
         "KVCTL_ENDPOINTS",
         "localhost:10001",
@@ -99,6 +101,9 @@ fn a_wrong_command_line_is_refused_before_anything_is_dialled() {
     assert_fails(&kvctl(&["scan", "--prefix", "a", "--start", "b"]), 2, "--start");
     assert_fails(&kvctl(&["transfer", "x"]), 2, "invalid value");
     assert_fails(&kvctl(&["transfer", "0", "0"]), 2, "0");
+    assert_fails(&kvctl(&["snapshot", "x"]), 2, "invalid value");
+    assert_fails(&kvctl(&["backup"]), 2, "FILE");
+    assert_fails(&kvctl(&["backup", "/no/such/dir/file"]), 2, "cannot be made");
     assert_fails(&kvctl(&["--timeout", "0", "shards"]), 2, "1ms to a day");
     assert_fails(&kvctl(&["--timeout", "5h", "shards"]), 2, "units");
     assert_fails(&kvctl(&["--output", "xml", "shards"]), 2, "json");
@@ -253,6 +258,56 @@ async fn keys_are_scanned_and_a_transaction_is_applied() {
     );
     let split = json!({"then": [{"get": {"key": "a"}}, {"get": {"key": "b"}}, {"get": {"key": "c"}}]});
     assert_fails(&served.run(&["txn", "-"], split.to_string().as_bytes()), 2, "keys of several shards");
+}
+
+#[tokio::test]
+async fn tables_are_made_and_a_backup_is_written() {
+    let served = Served::start().await;
+    let address = served.cluster.node(1).address.clone();
+    assert!(served.says(&["put", "k", "v"], 0).starts_with("ok"));
+    assert_eq!(served.says(&["snapshot"], 0), format!("{address}  ok\n"));
+    assert_eq!(served.tells(&["snapshot", "0", "7"], 0), [json!({"address": address, "durable": true})]);
+    assert_fails(&served.run(&["snapshot", "8"], b""), 2, "there is no shard 8");
+    let both = format!("{address},{}", dead_endpoint());
+    let partly = kvctl_at(&both, &["--timeout", "2s", "snapshot"], b"");
+    assert_eq!(partly.status.code(), Some(1), "{}", text(&partly.stderr));
+    assert!(text(&partly.stdout).starts_with(&format!("{address}  ok\n")), "{}", text(&partly.stdout));
+
+    let file = served.cluster.dir().join("a.backup");
+    let name = file.to_string_lossy().into_owned();
+    let said = served.says(&["backup", &name], 0);
+    let written = std::fs::read(&file).expect("it is there");
+    assert!(said.starts_with("SHARD  REVISION") && said.lines().count() == SHARDS as usize + 2, "{said}");
+    assert!(said.contains(&format!("ok bytes={} hash=", written.len())), "{said}");
+    let told = &served.tells(&["backup", &name], 0)[0];
+    assert_eq!((&told["file"], &told["node"]), (&json!(name), &json!(1)));
+    let keys = told["shards"].as_array().expect("a list").iter().map(|shard| shard["keys"].as_u64());
+    assert_eq!(keys.map(|keys| keys.expect("a number")).sum::<u64>(), 1, "{told}");
+
+    // To standard output, by the second endpoint: the first is dead.
+    let piped = kvctl_at(&format!("{},{address}", dead_endpoint()), &["backup", "-"], b"");
+    assert_eq!(piped.status.code(), Some(0), "{}", text(&piped.stderr));
+    assert!(text(&piped.stderr).contains(&format!("ok bytes={} hash=", piped.stdout.len())));
+    let mut reader = distribkv::kv::backup::BackupReader::default();
+    reader.feed(&piped.stdout).expect("it is a backup");
+    assert_eq!(reader.finish().expect("it is whole").parts.len(), SHARDS as usize);
+}
+
+#[test]
+fn without_a_cluster_there_is_no_backup_and_no_table() {
+    let dir = processes::new_dir();
+    let file = dir.path().join("a.backup");
+    let name = file.to_string_lossy();
+    assert_fails(&kvctl(&["--timeout", "300ms", "backup", &name]), 3, "could not be reached");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("it is ours").collect();
+    assert!(left.is_empty(), "{left:?}");
+    std::fs::write(&file, "an older one").expect("it is ours");
+    assert_fails(&kvctl(&["--timeout", "300ms", "backup", &name]), 3, "could not be reached");
+    assert_eq!(std::fs::read(&file).expect("it is still there"), b"an older one");
+    assert_fails(&kvctl(&["--timeout", "300ms", "backup", "-"]), 3, "could not be reached");
+    let output = kvctl(&["--timeout", "300ms", "snapshot"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).contains("  failed  no connection"), "{}", text(&output.stdout));
 }
 
 #[tokio::test]

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Parser;
 use distribkv::edge::accept::{self, BindError, Listeners};
 use distribkv::edge::changes::Changes;
-use distribkv::edge::store::{Identity, PipelineOrder, Routing, Serving, Status, Store};
+use distribkv::edge::store::{BackupSource, Identity, PipelineOrder, Routing, Serving, Status, Store};
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, SERVICES, Services};
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
@@ -20,6 +21,7 @@ use distribkv::env::{Env, Instant};
 use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::kv;
 use distribkv::route::call::{Answered, Failure, FailureKind, Request};
+use distribkv::shard::TableFailure;
 use test_tools::{Log, long_flags};
 
 const LOG: Log = Log { name: "test-server" };
@@ -109,6 +111,7 @@ impl HealthStore {
 
 impl Store for HealthStore {
     type Pipeline = NoOrder;
+    type Backup = NoBackup;
 
     async fn call(&self, _: ShardId, _: Request, _: Instant) -> Result<Answered, Failure> {
         Err(Failure::of(FailureKind::NoLeader))
@@ -130,6 +133,14 @@ impl Store for HealthStore {
         Status::default()
     }
 
+    fn backup(&self) -> NoBackup {
+        NoBackup
+    }
+
+    async fn snapshot(&self, shards: Vec<ShardId>, _: Instant) -> Result<(), TableFailure> {
+        shards.first().map_or(Ok(()), |shard| Err(TableFailure::Behind { shard: *shard }))
+    }
+
     fn health(&self, service: &str) -> Option<Serving> {
         let is_known = service.is_empty() || Services::HealthAlone.has(service);
         is_known.then(|| if self.is_stopping.get() { Serving::No } else { Serving::Yes })
@@ -146,6 +157,15 @@ impl Store for HealthStore {
 
     async fn health_changed(&self, seen: u64) -> u64 {
         self.changes.changed(seen).await
+    }
+}
+
+/// The backup that this server does not make.
+struct NoBackup;
+
+impl BackupSource for NoBackup {
+    async fn next(&mut self) -> Result<Option<Bytes>, TableFailure> {
+        Err(TableFailure::Behind { shard: ShardId(0) })
     }
 }
 

@@ -34,6 +34,7 @@ pub mod window;
 mod calls;
 mod channels;
 mod driver;
+mod maintenance;
 mod nodes;
 mod operation;
 mod rpc;
@@ -42,6 +43,7 @@ mod table_flow;
 
 pub use clerk::{Clerk, EndpointFault, Options, Scan, Writes, range_of_prefix};
 pub use error::{Cause, Error, Reason, Setback};
+pub use maintenance::{BackupStream, NodeSnapshot};
 pub use message::{
     Action, Answer, AttemptId, CallId, Event, Kind, Refusal, Request, Route, Spec, Stamp, Target,
 };

@@ -209,7 +209,7 @@ enum Told {
 }
 
 /// Runs them all at once, and returns what they brought in the order in which they were given.
-async fn in_order<T: Send + 'static>(
+pub(super) async fn in_order<T: Send + 'static>(
     futures: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let tasks: Vec<_> = futures.map(tokio::spawn).collect();
@@ -252,12 +252,12 @@ async fn check_health(
 }
 
 /// An address that cannot be dialled.
-fn undialled(address: &str, fault: &EndpointFault) -> Error {
+pub(super) fn undialled(address: &str, fault: &EndpointFault) -> Error {
     setback(address, Cause::Unreached, &fault.to_string())
 }
 
 /// A read of one node that did not come about: nothing was changed, whatever the status says.
-fn unanswered(address: &str, status: &Status) -> Error {
+pub(super) fn unanswered(address: &str, status: &Status) -> Error {
     if rpc::never_left(status) {
         return setback(address, Cause::Unreached, status.message());
     }
@@ -270,7 +270,7 @@ fn unanswered(address: &str, status: &Status) -> Error {
 }
 
 /// One node's silence or refusal as an error of the client.
-fn setback(address: &str, cause: Cause, detail: &str) -> Error {
+pub(super) fn setback(address: &str, cause: Cause, detail: &str) -> Error {
     let last = Setback { address: address.into(), cause, detail: detail.to_owned() };
     match cause {
         Cause::Refused(Reason::Limit | Reason::Invalid) => Error::ChangeRequest { last },

@@ -13,15 +13,20 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::env::Instant;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
 use crate::route::call::{Answered, Failure, Request};
+use crate::shard::TableFailure;
 
 /// What one core's edge serves from. Cloning is cheap: a handle.
 #[allow(async_fn_in_trait, reason = "one thread a core: no future is ever sent to another")]
 pub trait Store: Clone + 'static {
     /// The order of one Pipeline stream.
     type Pipeline: PipelineOrder;
+    /// A backup that is being made.
+    type Backup: BackupSource;
 
     /// Asks one shard, wherever it is led.
     async fn call(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Answered, Failure>;
@@ -33,6 +38,11 @@ pub trait Store: Clone + 'static {
     fn routing(&self) -> Routing;
     /// What this node knows of itself.
     async fn status(&self) -> Status;
+
+    /// Begins a backup of every shard.
+    fn backup(&self) -> Self::Backup;
+    /// Waits until this node's tables of these shards hold, durably, what it has applied by now.
+    async fn snapshot(&self, shards: Vec<ShardId>, deadline: Instant) -> Result<(), TableFailure>;
 
     /// Whether a service is served: "" for the whole node, a service's full name, or `shard/<id>`.
     /// `None`: no such service.
@@ -56,6 +66,14 @@ pub trait PipelineOrder: 'static {
         request: Request,
         deadline: Instant,
     ) -> impl Future<Output = Result<Answered, Failure>> + 'static;
+}
+
+/// A backup that is being made: one file, from its first byte to its last.
+#[allow(async_fn_in_trait, reason = "one thread a core: no future is ever sent to another")]
+pub trait BackupSource: 'static {
+    /// The next bytes, a few hundred KiB or one entry; none of them: it is still at work. `None` after the
+    /// last.
+    async fn next(&mut self) -> Result<Option<Bytes>, TableFailure>;
 }
 
 /// Who answers, and how many shards there are.

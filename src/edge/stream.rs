@@ -53,7 +53,7 @@ pub(super) async fn serve<E: Env, S: Store>(
         Method::Pipeline => service::pipeline::serve(&edge, &budget, messages, reply, deadline).await,
         Method::HealthWatch => service::health::watch(&edge, messages, reply, deadline).await,
         Method::Reflection => service::reflection::serve(&edge, messages, reply, deadline).await,
-        Method::Backup => reply.fail(&service::cluster::backup_unimplemented()),
+        Method::Backup => service::maintenance::backup(&edge, &budget, messages, reply, deadline).await,
     }
 }
 

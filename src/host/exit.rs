@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::Cluster;
 use crate::env::executor::ExecutorError;
+use crate::host::restore::RestoreError;
 use crate::ids::NodeId;
 use crate::log::{LogFailure, OpenError, ReadError};
 use crate::shard::admission::{DeskEnd, Refused, Rejection};
@@ -60,6 +61,15 @@ pub enum Exit {
     Table(RunEnd),
     /// A committed entry is no command of this version. Code 16.
     Command(RunEnd),
+    /// A backup was not restored. Codes 1 (a file could not be used), 2 (settings), 16 (format), 17 (damage).
+    Restore {
+        /// The backup.
+        from: PathBuf,
+        /// The directory that was to be made of it.
+        dir: PathBuf,
+        /// Why.
+        source: RestoreError,
+    },
     /// What a part of the node said when it ended, with its code.
     Said {
         /// The code.
@@ -123,6 +133,7 @@ impl Exit {
                 1
             }
             Self::Table(_) => 17,
+            Self::Restore { source, .. } => source.code(),
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),
         }
@@ -175,6 +186,14 @@ impl fmt::Display for Exit {
                 write!(f, "{end}. Nothing was cut or removed: start the version that the other nodes run")
             }
             Self::Table(end) => write!(f, "{end}. Nothing was cut or removed; the other nodes serve"),
+            Self::Restore { from, source, .. } if source.is_of_backup() => {
+                write!(f, "backup {}: {source}. Nothing was restored", from.display())
+            }
+            Self::Restore { dir, source, .. } => write!(
+                f,
+                "data directory {}: {source}. It is not whole: remove it, and restore again",
+                dir.display()
+            ),
             Self::LogWrite(failure) => write!(
                 f,
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \

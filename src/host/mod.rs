@@ -11,6 +11,7 @@
 //! - [`mesh`] connects the cores of a node.
 //! - [`peers`] is what core 0 knows of the other nodes, and says of them.
 //! - [`node`] starts a core: identity, lanes, recovery, runner; and ends it.
+//! - [`restore`] makes a data directory from a backup.
 //! - [`exit`] says what ends the process and with which code.
 //!
 //! Invariants:
@@ -26,3 +27,4 @@ pub mod link;
 pub mod mesh;
 pub mod node;
 pub mod peers;
+pub mod restore;

@@ -108,16 +108,21 @@ pub async fn open_identity<E: Env>(
     cores: u32,
 ) -> Result<(IdentityStore<E>, Identity), Exit> {
     let dir = settings.data_dir();
-    let fresh = FreshIdentity {
+    let fresh = fresh_identity(settings, cores);
+    let opened = IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
+    opened.map_err(|source| Exit::Open { dir, source })
+}
+
+/// What the identity of a new directory is made of.
+pub(super) fn fresh_identity(settings: &Settings, cores: u32) -> FreshIdentity {
+    FreshIdentity {
         node: NodeId(settings.node.id),
         cluster: ClusterId(stable_hash(&settings.cluster.origin())),
         nodes: nodes_of(settings),
         shards: settings.cluster.shards,
         lanes: cores.min(settings.cluster.shards),
         cluster_hash: stable_hash(&settings.cluster.agreement()),
-    };
-    let opened = IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
-    opened.map_err(|source| Exit::Open { dir, source })
+    }
 }
 
 /// Opens one core's lanes and starts its replicas.
@@ -249,7 +254,11 @@ fn snapshots(node: &config::Node) -> Snapshots {
     }
 }
 
-fn lane_config(settings: &Settings, (layout, lane): (&Layout, LaneId), planted: &Planted) -> LaneConfig {
+pub(super) fn lane_config(
+    settings: &Settings,
+    (layout, lane): (&Layout, LaneId),
+    planted: &Planted,
+) -> LaneConfig {
     #[cfg(not(debug_assertions))]
     let Planted {} = planted;
     // What is lost can be had from peers; alone there are none.
@@ -272,7 +281,7 @@ fn nodes_of(settings: &Settings) -> u32 {
     u32::try_from(settings.cluster.peers.len()).expect("validated to be few")
 }
 
-fn lane_dir(lane: LaneId) -> impl AsRef<Path> {
+pub(super) fn lane_dir(lane: LaneId) -> impl AsRef<Path> {
     format!("{LANE_DIR_PREFIX}{lane}")
 }
 

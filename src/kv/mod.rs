@@ -21,6 +21,7 @@
 //! | `resolve` | what the state has to know of the table, which it never reads by itself |
 //! | `snapshot`, `merge` | a state frozen, and made into the next table |
 //! | [`table`] | the format of a table |
+//! | [`backup`] | the format of a backup: every shard's table in one file |
 //! | `digest` | what replicas compare |
 //! | `codec` | all of it as bytes, for logs and links |
 //! | `planted` | bugs that tests plant |
@@ -35,6 +36,7 @@
 //! nothing of Raft, of who leads, of routing, or of the messages of the client contract.
 
 mod answer;
+pub mod backup;
 mod check;
 mod codec;
 mod command;
@@ -56,6 +58,8 @@ mod txn;
 mod write;
 
 #[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
 mod layers_tests;
 #[cfg(test)]
 mod state_tests;
@@ -74,6 +78,6 @@ pub use merge::{Merge, MergeError, MergeStep};
 pub use planted::PlantedBug;
 pub use query::{Query, QueryAnswer, ReadTxn, ScanKeys};
 pub use resolve::{Base, BlockSource, NoBlocks, RUN_AHEAD_MAX, RUN_PASSED_MAX, Resolved, ScanRun};
-pub use snapshot::{Frozen, Retired};
+pub use snapshot::{Frozen, RestoredAt, Retired};
 pub use state::{Config, State};
 pub use sums::Sums;

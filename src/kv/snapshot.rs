@@ -5,15 +5,21 @@
 //!   given up can begin again.
 //! - Freezing copies no key and no session: memtable and sessions are shared.
 //!
+//! A table of a backup becomes the first one of a new cluster in the same way: as a state without changes,
+//! frozen over that table, with its sessions ended.
+//!
 //! Deliberately absent: when to freeze. The driver knows what the log holds durable, and freezes at no other
 //! index.
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::memtable::{Memtable, Slots};
 use super::sessions::FrozenSessions;
-use super::table::TableMeta;
-use crate::ids::ShardId;
+use super::state::digest_of;
+use super::table::{TableIndex, TableMeta};
+use crate::ids::{Index, Revision, ShardId, Term};
 
 /// The changes since the last table, as they were at one index. A copy is another reference.
 #[derive(Clone)]
@@ -26,6 +32,19 @@ struct Inner {
     sessions: FrozenSessions,
 }
 
+/// Where a restored shard goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredAt {
+    /// The last entry that its table stands for: ahead of that of the backup's.
+    pub applied: Index,
+    /// The term of that entry.
+    pub term: Term,
+    /// Its revision: ahead of the backup's.
+    pub revision: Revision,
+    /// Who belongs to its group, in the driver's own codec.
+    pub membership: Bytes,
+}
+
 impl Frozen {
     pub(super) fn new(
         shard: ShardId,
@@ -34,6 +53,24 @@ impl Frozen {
         sessions: FrozenSessions,
     ) -> Self {
         Self(Rc::new(Inner { shard, meta, memtable, sessions }))
+    }
+
+    /// The keys of a table, without its sessions, as the state at another entry and revision: what a shard
+    /// begins with that is restored.
+    #[must_use]
+    pub fn restored(table: &TableIndex, at: RestoredAt) -> Self {
+        let before = table.meta();
+        let is_ahead = at.applied > before.applied && at.revision > before.revision;
+        assert!(is_ahead, "{at:?} is not ahead of entry {}, revision {}", before.applied, before.revision);
+        let meta = TableMeta {
+            applied: at.applied,
+            applied_term: at.term,
+            revision: at.revision,
+            sums: before.sums,
+            digest: digest_of(at.revision, before.sums.digest, 0),
+            membership: at.membership,
+        };
+        Self::new(table.footer().header.shard, meta, Rc::new(Memtable::default()), Vec::new())
     }
 
     /// The shard.

@@ -334,7 +334,7 @@ impl State {
 }
 
 /// The digest of a state with these parts.
-fn digest_of(revision: Revision, keys: u64, sessions: u64) -> u64 {
+pub(super) fn digest_of(revision: Revision, keys: u64, sessions: u64) -> u64 {
     digest::of_revision(revision).wrapping_add(keys).wrapping_add(sessions)
 }
 

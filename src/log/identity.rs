@@ -4,14 +4,18 @@
 //! ```text
 //! payload:  0        4      8       12       16      20         24
 //!           ├ format ┼ node ┼ nodes ┼ shards ┼ lanes ┼ entitled ┤
-//!           24          32        40         48       56      64
-//!           ├ directory ┼ cluster ┼ settings ┼ starts ┼ count ┼ noted …
+//!           24          32        40         48       56      64       72
+//!           ├ directory ┼ cluster ┼ settings ┼ starts ┼ count ┼ origin ┼ noted …
 //! noted:    count × { node 4, zeros 4, directory 8 }
 //! ```
 //!
 //! Why the id: a node whose disk was wiped must not pass for a new one, or it forgets whom it voted for and
 //! what it acknowledged. A new directory votes and acknowledges only once enough other nodes have durably
 //! noted its id, none of them knowing another for that node; any two such sets of nodes meet.
+//!
+//! The cluster is what the settings come to, its origin, unless its nodes were restored from a backup: then
+//! the backup is part of it, so that they take no node for one of their own that was not. The settings of a
+//! start are compared with the origin.
 //!
 //! Invariants:
 //! - A directory has one id for ever, made at random with it; an identity that disagrees with what is asked
@@ -38,7 +42,7 @@ pub const DIRECTORY_FORMAT: u32 = 1;
 /// What the directories of lanes are named by: `lane-0`, `lane-1`, …
 pub const LANE_DIR_PREFIX: &str = "lane-";
 
-const FIXED_BYTES: usize = 64;
+const FIXED_BYTES: usize = 72;
 const NOTED_BYTES: usize = 16;
 
 /// The most nodes that a cluster may have, and so the most directories that are noted.
@@ -53,6 +57,8 @@ pub struct Identity {
     pub directory: DirectoryId,
     /// The cluster.
     pub cluster: ClusterId,
+    /// What the cluster's settings come to: the same, unless it was restored from a backup.
+    pub origin: ClusterId,
     /// The nodes of the cluster when it was made.
     pub nodes: u32,
     /// Its shards.
@@ -76,7 +82,7 @@ pub struct Identity {
 pub struct FreshIdentity {
     /// The node that is started.
     pub node: NodeId,
-    /// The cluster that it is to be in.
+    /// The cluster that it is to be in, as the settings have it.
     pub cluster: ClusterId,
     /// Its nodes, 1 to [`NODES_MAX`].
     pub nodes: u32,
@@ -126,6 +132,23 @@ impl<E: Env> IdentityStore<E> {
         store.write().await?;
         let identity = store.identity.clone();
         Ok((store, identity))
+    }
+
+    /// Makes the identity of a directory that was restored, the last thing that it lacks: with the id of the
+    /// cluster that the backup made. Its next start is its first. It is durable when this returns.
+    pub async fn create_restored(
+        env: E,
+        dir: &Path,
+        fresh: FreshIdentity,
+        cluster: ClusterId,
+    ) -> Result<Identity, OpenError> {
+        let (twin, payload, report) = TwinFile::open(env.clone(), dir, TwinKind::Identity).await?;
+        let path = dir.join(TwinKind::Identity.names()[0]);
+        assert!(payload.is_none(), "{} is there before it is made", path.display());
+        let identity = Identity { cluster, ..fresh.made(DirectoryId(env.random().max(1))) };
+        let mut store = Self { twin, path, identity, report };
+        store.write().await?;
+        Ok(store.identity)
     }
 
     /// Who this directory is.
@@ -189,6 +212,7 @@ impl FreshIdentity {
             node: self.node,
             directory,
             cluster: self.cluster,
+            origin: self.cluster,
             nodes: self.nodes,
             shards: self.shards,
             lanes: self.lanes,
@@ -218,8 +242,8 @@ fn disagreement(kept: &Identity, asked: &FreshIdentity) -> Option<Disagreement> 
         Some(Disagreement::Nodes { kept: kept.nodes, asked: asked.nodes })
     } else if kept.shards != asked.shards {
         Some(Disagreement::Shards { kept: kept.shards, asked: asked.shards })
-    } else if kept.cluster != asked.cluster {
-        Some(Disagreement::Cluster { kept: kept.cluster, asked: asked.cluster })
+    } else if kept.origin != asked.cluster {
+        Some(Disagreement::Cluster { kept: kept.origin, asked: asked.cluster })
     } else {
         None
     }
@@ -231,9 +255,8 @@ fn encode(identity: &Identity) -> Vec<u8> {
     let small = [identity.format, identity.node.0, identity.nodes, identity.shards, identity.lanes];
     small.iter().for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
     out.extend_from_slice(&u32::from(identity.entitled).to_le_bytes());
-    for field in
-        [identity.directory.0, identity.cluster.0, identity.cluster_hash, identity.starts, u64::from(count)]
-    {
+    let Identity { directory, cluster, cluster_hash, starts, origin, .. } = identity;
+    for field in [directory.0, cluster.0, *cluster_hash, *starts, u64::from(count), origin.0] {
         out.extend_from_slice(&field.to_le_bytes());
     }
     for (node, directory) in &identity.noted {
@@ -264,6 +287,7 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
     let cluster_hash = source.u64()?;
     let starts = source.u64()?;
     let count = usize::try_from(source.u64()?).ok()?;
+    let origin = ClusterId(source.u64()?);
     if format == 0 || entitled > 1 || !(1..=NODES_MAX).contains(&nodes) || count > nodes as usize {
         return None;
     }
@@ -278,6 +302,7 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
         node,
         directory,
         cluster,
+        origin,
         nodes,
         shards,
         lanes,
@@ -308,6 +333,7 @@ mod tests {
         identity.noted.insert(NodeId(1), DirectoryId(9));
         identity.noted.insert(NodeId(3), DirectoryId(10));
         identity.entitled = true;
+        identity.cluster = ClusterId(78);
         let bytes = encode(&identity);
         let path = Path::new("identity-a");
         assert!(matches!(decode(&bytes, path), Ok(Some(back)) if back == identity));

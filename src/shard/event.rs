@@ -8,6 +8,7 @@ use crate::route::parcel::Parcel;
 use crate::shard::directory::News;
 use crate::shard::status::CoreStatus;
 use crate::shard::table::TableReadError;
+use crate::shard::wanted::{SnapshotAnswer, SnapshotAsk};
 
 /// Everything that happens to a runner, but the passing of time and the log's completions.
 #[derive(Debug)]
@@ -81,5 +82,14 @@ pub enum MeshItem {
         number: u64,
         /// The answer.
         status: CoreStatus,
+    },
+    /// A question for a table.
+    SnapshotAsk(SnapshotAsk),
+    /// The answer to it.
+    SnapshotTold {
+        /// The question's number.
+        number: u64,
+        /// The answer.
+        answer: SnapshotAnswer,
     },
 }

@@ -38,6 +38,7 @@ use crate::shard::space::Room;
 use crate::shard::spread::Spread;
 use crate::shard::streams::{StreamKey, Streams};
 use crate::shard::table::{OpenTable, TableFile, TableReadError};
+use crate::shard::wanted::TableWaiter;
 
 /// What a replica leaves for its runner to carry on.
 #[derive(Default)]
@@ -104,6 +105,7 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) changes: Changes,
     pub(crate) repair: Repair,
     pub(crate) digests: Digests,
+    pub(crate) table_waiters: Vec<TableWaiter>,
     /// The last entry of a leader's table that is being made the node's own.
     pub(crate) coming: Option<Index>,
     /// A table that another node is fetching, though it is not this replica's newest any more.
@@ -263,6 +265,7 @@ impl<E: Env> Replica<E> {
             changes: Changes::new(now),
             repair: Repair::default(),
             digests: Digests::default(),
+            table_waiters: Vec::new(),
             coming: None,
             lent: None,
             waiters: BTreeMap::new(),

@@ -8,6 +8,7 @@ mod tables;
 mod repairs;
 mod space;
 mod report;
+mod wanted;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +35,7 @@ use crate::shard::snapshot;
 use crate::shard::space::Gauge;
 use crate::shard::status::CoreStatus;
 use crate::shard::table::TableFile;
+use crate::shard::wanted::SnapshotAnswer;
 use tables::PartAsked;
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
@@ -95,6 +97,7 @@ struct Inner<E: Env> {
     is_shutting_down: bool,
     has_stopped: bool,
     questions: BTreeMap<u64, AnswerSender<CoreStatus>>,
+    snapshot_questions: BTreeMap<u64, AnswerSender<SnapshotAnswer>>,
     last_question: u64,
 }
 
@@ -149,6 +152,7 @@ impl<E: Env> Runner<E> {
             is_shutting_down: false,
             has_stopped: false,
             questions: BTreeMap::new(),
+            snapshot_questions: BTreeMap::new(),
             last_question: 0,
             config,
             lanes,
@@ -222,6 +226,8 @@ impl<E: Env> Runner<E> {
                     question.send(status);
                 }
             }
+            MeshItem::SnapshotAsk(ask) => self.deliver_snapshot_ask(ask),
+            MeshItem::SnapshotTold { number, answer } => self.deliver_snapshot_told(number, answer),
         }
     }
 
@@ -756,6 +762,7 @@ impl<E: Env> Inner<E> {
             MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
             MeshItem::News(_) | MeshItem::Reserve { .. } => true,
             MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
+            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } => true,
         };
         if always_fits || queue.len() < MESH_ITEMS_MAX {
             queue.push_back(item);

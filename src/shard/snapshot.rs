@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::env::{Env, File, Instant, OpenMode};
-use crate::ids::ShardId;
+use crate::ids::{NodeId, ShardId};
 use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
@@ -166,7 +166,7 @@ impl<E: Env> Replica<E> {
                 );
                 let term = self.raft.term_at(applied).expect("the log knows the term of what was applied");
                 self.changes = Changes::new(now);
-                self.state.freeze(term, membership(config))
+                self.state.freeze(term, membership_of(&config.layout.voters()))
             }
         };
         self.changes.is_running = true;
@@ -197,8 +197,8 @@ impl<E: Env> Replica<E> {
 }
 
 /// Who votes, as the table says it: the ids, four bytes each.
-fn membership(config: &Config) -> Bytes {
-    config.layout.voters().iter().flat_map(|voter| voter.0.to_le_bytes()).collect()
+pub(crate) fn membership_of(voters: &[NodeId]) -> Bytes {
+    voters.iter().flat_map(|voter| voter.0.to_le_bytes()).collect()
 }
 
 /// Why no table was made.

@@ -175,9 +175,14 @@ impl<E: Env> TableFile<E> {
         Block::decode(handle, bytes).map_err(|source| self.damaged(source))
     }
 
-    /// Reads a part of the file as it is, for another node.
+    /// Reads a part of the file as it is, for another node or a backup: all of it, or an error.
     pub(crate) async fn part(&self, offset: u64, len: usize) -> Result<Bytes, TableReadError> {
-        self.read(offset, len as u64).await
+        let part = self.read(offset, len as u64).await?;
+        if part.len() == len {
+            return Ok(part);
+        }
+        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+        Err(TableReadError::Io { path: self.path.clone(), source })
     }
 
     async fn section(&self, section: &Section) -> Result<Bytes, TableReadError> {

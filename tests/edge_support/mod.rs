@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use distribkv::edge::changes::Changes;
 use distribkv::edge::store::{
-    Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing, Serving,
-    ShardRoute, Status, Store,
+    BackupSource, Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing,
+    Serving, ShardRoute, Status, Store,
 };
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services, accept};
 use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start_executor};
@@ -27,6 +27,7 @@ use distribkv::kv::{
     QueryAnswer, ReadTxn, Refusal, ScanKeys, Target, Txn, Write, session_id,
 };
 use distribkv::route::call::{Answered, Body, Failure, FailureKind, Request};
+use distribkv::shard::TableFailure;
 
 /// The shards of every test's store.
 pub const SHARDS: u32 = 5;
@@ -210,8 +211,26 @@ fn asked_failure(key: &[u8]) -> Option<FailureKind> {
     }
 }
 
+/// The shard whose table is never made.
+pub const SHARD_WITHOUT_TABLE: u32 = 4;
+
+/// The pieces of the store's backup: more than what h2 takes at once.
+pub fn backup_pieces() -> Vec<Bytes> {
+    (1..=5_u8).map(|number| vec![number; usize::from(number) << 16].into()).collect()
+}
+
+/// A backup of what [`backup_pieces`] says.
+pub struct MapBackup(std::vec::IntoIter<Bytes>);
+
+impl BackupSource for MapBackup {
+    async fn next(&mut self) -> Result<Option<Bytes>, TableFailure> {
+        Ok(self.0.next())
+    }
+}
+
 impl Store for MapStore {
     type Pipeline = MapOrder;
+    type Backup = MapBackup;
 
     async fn call(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Answered, Failure> {
         self.clone().answer(shard, request, deadline).await
@@ -269,6 +288,17 @@ impl Store for MapStore {
             uptime: Duration::from_secs(3),
             replicas: vec![replica],
             lanes: vec![lane],
+        }
+    }
+
+    fn backup(&self) -> MapBackup {
+        MapBackup(backup_pieces().into_iter())
+    }
+
+    async fn snapshot(&self, shards: Vec<ShardId>, _: Instant) -> Result<(), TableFailure> {
+        match shards.into_iter().find(|shard| shard.0 == SHARD_WITHOUT_TABLE) {
+            Some(shard) => Err(TableFailure::Making { shard }),
+            None => Ok(()),
         }
     }
 

@@ -27,6 +27,7 @@ Examples:
   kvctl put --if-mod-revision 0 lock me      (only if there is no such key)
   tar c . | kvctl put backup -
   kvctl scan --prefix user/ --limit 10
+  kvctl backup monday.kvbackup
   kvctl --endpoints 10.0.0.1:10001,10.0.0.2:10001 status";
 
 const TXN_HELP: &str = "\
@@ -199,6 +200,25 @@ pub enum Command {
         /// The node that is to lead; left out: the best follower
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         node: Option<u32>,
+    },
+    /// Has the nodes make tables of what they hold, and waits until those are durable
+    ///
+    /// A table takes the place of the log before it, so that a node starts sooner afterwards. Nodes make
+    /// tables by themselves; this asks for them at once. Every endpoint is asked, and has a line. Exit status
+    /// 1: some did not.
+    Snapshot {
+        /// The shards; left out: all of them
+        shards: Vec<u32>,
+    },
+    /// Writes a backup of the whole cluster into a file
+    ///
+    /// Each shard is in it at one revision, with every change that was acknowledged before the command was
+    /// given; writes go on meanwhile. The endpoints are asked in turn until one has made all of it. The file
+    /// is checked as it comes and has its name when it is whole and durable; `kvserver restore` makes a new
+    /// cluster of it. --timeout is how long a node may be silent.
+    Backup {
+        /// The file; - writes to standard output, and what is said of it to standard error
+        file: PathBuf,
     },
 }
 

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use distribkv::client::{Clerk, Options, range_of_prefix};
+use distribkv::client::{Clerk, Error, Options, range_of_prefix};
 use distribkv::ids::{NodeId, ShardId};
 use distribkv::wire::health::health_check_response::ServingStatus;
 use distribkv::wire::v1;
 use serde_json::{Value, json};
 
 use crate::args::{Args, Command, Format};
+use crate::backup;
 use crate::failure::Failure;
 use crate::output::{self, escape, json_of_optional, print, print_json, revision_of};
 use crate::txn_file;
@@ -83,6 +84,8 @@ impl Run {
             Command::Shards => self.shards().await,
             Command::Health { service, watch: true } => self.watch(&service).await,
             Command::Health { service, watch: false } => self.health(&service).await,
+            Command::Snapshot { shards } => self.snapshot(shards).await,
+            Command::Backup { file } => self.backup(&file).await,
             Command::Transfer { shard, node } => self.transfer(ShardId(shard), node.map(NodeId)).await,
         }
     }
@@ -250,6 +253,40 @@ impl Run {
             || format!("ok shard={shard} leader={name}\n"),
             || json!({"shard": shard.0, "leader": leader.map(|leader| leader.0)}),
         )
+    }
+
+    /// Has every endpoint make tables, and says what came of it. All of them durable is a yes.
+    async fn snapshot(&self, shards: Vec<u32>) -> Result<(), Failure> {
+        let shards: Vec<ShardId> = shards.into_iter().map(ShardId).collect();
+        let nodes = self.clerk.snapshot(&shards).await;
+        let refused = nodes.iter().find_map(|node| match &node.outcome {
+            Err(error @ Error::ChangeRequest { .. }) => Some(error.clone()),
+            Ok(()) | Err(_) => None,
+        });
+        if let Some(error) = refused {
+            return Err(Failure::Client(error));
+        }
+        for node in &nodes {
+            self.print_or(|| output::text_of_snapshot(node), || output::json_of_snapshot(node))?;
+        }
+        if nodes.iter().all(|node| node.outcome.is_err()) {
+            return Err(Failure::NobodyAnswered);
+        }
+        if nodes.iter().all(|node| node.outcome.is_ok()) { Ok(()) } else { Err(Failure::No) }
+    }
+
+    /// Writes a backup, and says what is in it: on standard error, where the backup is on standard output.
+    async fn backup(&self, file: &Path) -> Result<(), Failure> {
+        let summary = backup::backup(&self.clerk, file).await?;
+        let text = match self.format {
+            Format::Text => backup::text_of(&summary),
+            Format::Json => format!("{}\n", backup::json_of(&summary, file)),
+        };
+        if file != Path::new("-") {
+            return print(&text);
+        }
+        eprint!("{text}");
+        Ok(())
     }
 
     /// Prints in the format that was asked for.

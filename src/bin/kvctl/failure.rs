@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use distribkv::client::{EndpointFault, Error};
+use distribkv::kv::backup::BackupError;
 
 use crate::txn_file::TxnFault;
 
@@ -36,6 +37,12 @@ pub enum Failure {
     Read(PathBuf, io::Error),
     /// More input than any request may have.
     TooLong(PathBuf, u64),
+    /// A file cannot be made.
+    Create(PathBuf, io::Error),
+    /// A file cannot be written to.
+    Save(PathBuf, io::Error),
+    /// What this node sent is no whole backup.
+    Backup(String, BackupError),
     /// Standard output cannot be written to.
     Write(io::Error),
     /// What the client says.
@@ -48,6 +55,8 @@ impl Failure {
         match self {
             Self::NotFound(_) | Self::Compared(..) | Self::No => NO,
             Self::Endpoint(_) | Self::Txn(..) | Self::Read(..) | Self::TooLong(..) => USAGE,
+            Self::Create(..) => USAGE,
+            Self::Save(..) | Self::Backup(..) => UNAVAILABLE,
             // Whoever read the output has had enough of it.
             Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(_) | Self::NobodyAnswered => UNAVAILABLE,
@@ -97,6 +106,9 @@ impl fmt::Display for Failure {
             Self::Txn(file, fault) => write!(f, "{}: {fault}; see `kvctl txn --help`", file.display()),
             Self::Read(file, error) => write!(f, "{} cannot be read: {error}", file.display()),
             Self::TooLong(file, most) => write!(f, "{} is longer than {most} bytes", file.display()),
+            Self::Create(file, error) => write!(f, "{} cannot be made: {error}", file.display()),
+            Self::Save(file, error) => write!(f, "{} cannot be written to: {error}", file.display()),
+            Self::Backup(address, error) => write!(f, "what {address} sent is not a whole backup: {error}"),
             Self::Write(error) => write!(f, "standard output cannot be written to: {error}"),
             Self::Client(error) => error.fmt(f),
         }

@@ -1,6 +1,7 @@
 //! kvctl: the cluster from the command line. This file is the way in and the exit codes; see `kvctl --help`.
 
 mod args;
+mod backup;
 mod base64;
 mod commands;
 mod failure;

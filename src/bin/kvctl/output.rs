@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use distribkv::client::{Cause, Error, NodeHealth, NodeStatus};
+use distribkv::client::{Cause, Error, NodeHealth, NodeSnapshot, NodeStatus};
 use distribkv::wire::health::health_check_response::ServingStatus;
 use distribkv::wire::v1;
 use serde_json::{Map, Value, json};
@@ -122,6 +122,22 @@ pub fn json_of_health(node: &NodeHealth) -> Value {
     match &node.health {
         Ok(status) => json!({"address": node.address, "status": name_of(*status)}),
         Err(error) => json!({"address": node.address, "status": "UNREACHABLE", "error": why(error)}),
+    }
+}
+
+/// The line of what came of one node's tables.
+pub fn text_of_snapshot(node: &NodeSnapshot) -> String {
+    match &node.outcome {
+        Ok(()) => format!("{}  ok\n", node.address),
+        Err(error) => format!("{}  failed  {}\n", node.address, why(error)),
+    }
+}
+
+/// What came of one node's tables as an object.
+pub fn json_of_snapshot(node: &NodeSnapshot) -> Value {
+    match &node.outcome {
+        Ok(()) => json!({"address": node.address, "durable": true}),
+        Err(error) => json!({"address": node.address, "durable": false, "error": why(error)}),
     }
 }
 

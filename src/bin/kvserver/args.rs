@@ -48,6 +48,24 @@ Stop all nodes, then start all with the new values. (Peers, shards and name are 
 pub enum Command {
     /// Run a whole cluster on this machine, one process a node, until Ctrl-C.
     Local(LocalArgs),
+    /// Make the data directory of one node of a new cluster from a backup, and end.
+    ///
+    /// Run it once for each node, with the very same file and the flags that the node is started with
+    /// afterwards. The number of nodes may be another than the backup's, the number of shards may not. The
+    /// hash of the file becomes part of the cluster's id: a node that was not restored from it is refused by
+    /// the others. Revisions begin ahead of the backup's, and all sessions are ended.
+    Restore(RestoreArgs),
+}
+
+/// The flags of `kvserver restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup, as `kvctl backup` wrote it.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// The node to restore: its directory must be empty, or not be there.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// The flags of `kvserver local`.

@@ -3,6 +3,7 @@
 mod args;
 mod local;
 mod ready;
+mod restore;
 mod serve;
 mod store;
 
@@ -20,15 +21,21 @@ fn main() {
     let cli = Cli::parse_from(flags::with_two_dashes(std::env::args_os(), &Cli::command()));
     let code = match cli.command {
         Some(Command::Local(args)) => local::run(&args),
-        None => match run_node(&cli.node) {
-            Ok(()) => 0,
-            Err(exit) => {
-                eprintln!("kvserver: {exit}");
-                exit.code()
-            }
-        },
+        Some(Command::Restore(args)) => code_of(restore::run(&args)),
+        None => code_of(run_node(&cli.node)),
     };
     std::process::exit(code);
+}
+
+/// The exit code, when what there is to say is said.
+fn code_of(ended: Result<(), Exit>) -> i32 {
+    match ended {
+        Ok(()) => 0,
+        Err(exit) => {
+            eprintln!("kvserver: {exit}");
+            exit.code()
+        }
+    }
 }
 
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {

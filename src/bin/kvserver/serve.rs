@@ -51,6 +51,9 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long clients may take to finish their streams then.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// What a process that uses a data directory holds a lock on, in it.
+pub const LOCK_FILE: &str = "LOCK";
+
 /// How a core, and with it the process, ended.
 type Ending = Result<(), (i32, String)>;
 
@@ -112,11 +115,11 @@ fn watch_signals(starting: &Arc<AtomicUsize>) -> Result<Bell, Exit> {
 }
 
 /// Takes the data directory for this process alone. The lock goes with the file.
-fn lock(settings: &Settings) -> Result<File, Exit> {
+pub fn lock(settings: &Settings) -> Result<File, Exit> {
     let dir = settings.data_dir();
     let failed = |source| Exit::Io { what: format!("data directory {}", dir.display()), source };
     std::fs::create_dir_all(&dir).map_err(failed)?;
-    let file = File::create(dir.join("LOCK")).map_err(failed)?;
+    let file = File::create(dir.join(LOCK_FILE)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Exit::DirectoryInUse(dir)),
@@ -134,6 +137,11 @@ fn listen(settings: &Settings, cores: usize) -> Result<Listeners, Exit> {
             Exit::Io { what: format!("listening on {address}"), source }
         }
     })
+}
+
+/// How many cores a node with these settings runs on, here and now.
+pub fn cores_of(settings: &Settings) -> Result<u32, Exit> {
+    Ok(u32::try_from(placements(settings)?.len()).expect("validated to be few"))
 }
 
 /// Where each executor runs.

@@ -2,17 +2,21 @@
 
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
 
 use distribkv::edge::SERVICES;
 use distribkv::edge::store::{
-    Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing, Serving,
-    ShardRoute, Status, Store,
+    BackupSource, Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing,
+    Serving, ShardRoute, Status, Store,
 };
 use distribkv::env::{Env, Instant};
 use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::route::call::{Answered, Failure, Request};
-use distribkv::shard::{self, LaneReport, ReplicaReport, Runner};
+use distribkv::shard::{
+    self, BackupFacts, LaneReport, ReplicaReport, Runner, SnapshotAnswer, TableFailure, Wanted,
+};
 
 /// What a node's store knows beside the runner.
 pub struct NodeFacts {
@@ -74,8 +78,18 @@ impl<E: Env> PipelineOrder for Ordered<E> {
     }
 }
 
+/// A backup of the runner's node.
+pub struct NodeBackup<E: Env>(shard::Backup<E>);
+
+impl<E: Env> BackupSource for NodeBackup<E> {
+    async fn next(&mut self) -> Result<Option<Bytes>, TableFailure> {
+        self.0.next().await
+    }
+}
+
 impl<E: Env> Store for NodeStore<E> {
     type Pipeline = Ordered<E>;
+    type Backup = NodeBackup<E>;
 
     async fn call(&self, shard: ShardId, request: Request, deadline: Instant) -> Result<Answered, Failure> {
         self.runner.call(shard, request, deadline).await
@@ -116,6 +130,31 @@ impl<E: Env> Store for NodeStore<E> {
             replicas,
             lanes,
         }
+    }
+
+    fn backup(&self) -> NodeBackup<E> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let made_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        NodeBackup(self.runner.backup(BackupFacts { cluster: self.facts.cluster, made_ms }))
+    }
+
+    async fn snapshot(&self, shards: Vec<ShardId>, deadline: Instant) -> Result<(), TableFailure> {
+        let patience = deadline.since(self.env.now());
+        // All are asked at once, so that the cores make their tables beside each other.
+        let asked: Vec<_> = shards
+            .into_iter()
+            .map(|shard| (shard, self.runner.ask_snapshot(shard, Wanted::Applied, patience)))
+            .collect();
+        for (shard, answer) in asked {
+            match answer.await {
+                Some(SnapshotAnswer::Durable(_)) => {}
+                Some(SnapshotAnswer::Behind | SnapshotAnswer::Making) => {
+                    return Err(TableFailure::Making { shard });
+                }
+                Some(SnapshotAnswer::Busy) | None => return Err(TableFailure::Busy { shard }),
+            }
+        }
+        Ok(())
     }
 
     fn health(&self, service: &str) -> Option<Serving> {

@@ -1,4 +1,4 @@
-//! `Cluster` and `Maintenance`: what a node knows of itself and of the others.
+//! `Cluster`: what a node knows of itself and of the others.
 
 use bytes::Bytes;
 
@@ -43,16 +43,4 @@ pub(in crate::edge) fn shards<E: Env, S: Store>(
         nodes: nodes.map(|node| v1::NodeInfo { node_id: node.node.0, address: node.address }).collect(),
     };
     encode(edge, &response)
-}
-
-/// What `Maintenance/Snapshot` says.
-pub(in crate::edge) fn snapshot_unimplemented() -> Status {
-    Status::unimplemented(
-        "snapshots are taken by each shard by itself, as its log grows; there is no call for one",
-    )
-}
-
-/// What `Maintenance/Backup` says.
-pub(in crate::edge) fn backup_unimplemented() -> Status {
-    Status::unimplemented("this server makes no backups; a Scan reads every key")
 }

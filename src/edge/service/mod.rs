@@ -20,6 +20,7 @@ use crate::route::call::Answered;
 
 pub(super) mod cluster;
 pub(super) mod health;
+pub(super) mod maintenance;
 pub(super) mod pipeline;
 pub(super) mod reflection;
 pub(super) mod scan;
@@ -47,7 +48,7 @@ pub(super) async fn answer_unary<E: Env, S: Store>(
         }
         Unary::ClusterStatus => cluster::status(edge, message).await,
         Unary::ClusterShards => cluster::shards(edge, message),
-        Unary::Snapshot => Err(cluster::snapshot_unimplemented()),
+        Unary::Snapshot => maintenance::snapshot(edge, message, deadline).await,
         Unary::HealthCheck => health::check(edge, message),
         Unary::HealthList => health::list(edge, message),
     }

@@ -255,7 +255,8 @@ impl Rejection {
             ),
             Self::Cluster { ours, theirs } => format!(
                 "{refuser} belongs to cluster {:016x}, {refused} to {:016x}: --cluster-name, --peers and \
-                 --shards must be the same on all nodes when they are first started",
+                 --shards must be the same on all nodes when they are first started, and if one is restored \
+                 from a backup, all must be restored from that same file",
                 ours.0, theirs.0
             ),
             Self::Settings { ours, theirs } => format!(

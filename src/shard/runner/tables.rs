@@ -184,8 +184,11 @@ impl<E: Env> Runner<E> {
         let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
         let retired = replica.install_snapshot(table, keep_entries);
         inner.dirty.push(shard);
+        // Who waits for this table hears of it, and those that need a later one have it made.
+        inner.settle_table_waiters(self.env.now());
         drop(inner);
         self.wake.raise();
+        self.outgoing.raise();
         retired
     }
 
@@ -205,6 +208,7 @@ impl<E: Env> Inner<E> {
             return None;
         }
         self.looked_at = now;
+        self.settle_table_waiters(now);
         if self.replicas.values().any(|replica| replica.changes.is_running) {
             return None;
         }
