@@ -3,6 +3,7 @@
 mod args;
 mod local;
 mod ready;
+mod recover;
 mod serve;
 mod store;
 
@@ -34,9 +35,10 @@ fn main() {
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {
     let settings = args.settings().map_err(Exit::Usage)?;
     let planted = args.planted().map_err(Exit::Usage)?;
+    let recovery = args.recovery(&settings).map_err(Exit::Usage)?;
     serve::follow_parent(args.die_with_parent)?;
     serve::start_logging(&settings)?;
-    serve::run(settings, planted)
+    serve::run(settings, recovery, planted)
 }
 
 /// A dead executor must not leave a node half alive: a panic anywhere ends the process.
