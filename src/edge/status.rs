@@ -148,9 +148,11 @@ impl Status {
             }
             FailureKind::NoLeader => (Code::Unavailable, Reason::NoLeader, "the shard has no leader"),
             FailureKind::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown, "the node is going away"),
-            FailureKind::Damaged => {
-                (Code::Unavailable, Reason::Damaged, "this replica is damaged and waits for repair")
-            }
+            FailureKind::Damaged => (
+                Code::Unavailable,
+                Reason::Damaged,
+                "this replica lost something and waits until it has it again",
+            ),
             FailureKind::DeadlineExceeded => (
                 Code::DeadlineExceeded,
                 Reason::OutcomeUnknown,

@@ -110,6 +110,14 @@ impl From<RunEnd> for Exit {
 }
 
 impl Exit {
+    /// Whether the way out may be to recover this node: what it voted and acknowledged is in no directory
+    /// that it has.
+    #[must_use]
+    pub fn asks_for_recovery(&self) -> bool {
+        let Self::Refused { refused, .. } = self else { return false };
+        matches!(refused.rejection, Rejection::Directory { .. } | Rejection::Recovery { .. })
+    }
+
     /// The process' exit code.
     #[must_use]
     pub fn code(&self) -> i32 {
@@ -143,7 +151,7 @@ impl Exit {
 fn refused_code(rejection: Rejection) -> i32 {
     match rejection {
         Rejection::Format { .. } => 16,
-        Rejection::Directory { .. } | Rejection::Incarnation { .. } => 20,
+        Rejection::Directory { .. } | Rejection::Incarnation { .. } | Rejection::Recovery { .. } => 20,
         Rejection::Cluster { .. } | Rejection::Settings { .. } | Rejection::Node { .. } => 19,
     }
 }
@@ -231,7 +239,8 @@ pub fn refusal_text(rejection: Rejection, (refuser, refused): (&str, &str), clus
         Rejection::Format { .. }
         | Rejection::Node { .. }
         | Rejection::Directory { .. }
-        | Rejection::Incarnation { .. } => text,
+        | Rejection::Incarnation { .. }
+        | Rejection::Recovery { .. } => text,
     }
 }
 

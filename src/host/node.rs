@@ -15,7 +15,8 @@ use crate::host::exit::Exit;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
 use crate::kv;
 use crate::log::{
-    self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, Survivor,
+    self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, RecoveredAt,
+    Survivor,
 };
 use crate::raft;
 use crate::route::place::{Layout, Place};
@@ -101,14 +102,17 @@ pub struct Found {
     pub elapsed: Duration,
 }
 
-/// Opens the identity of a node's data directory, or makes it.
+/// Opens the identity of a node's data directory, or makes it. `recovery` is the time where whoever starts
+/// the node says that its directory is lost.
 pub async fn open_identity<E: Env>(
     env: &E,
     settings: &Settings,
     cores: u32,
+    recovery: Option<RecoveredAt>,
 ) -> Result<(IdentityStore<E>, Identity), Exit> {
-    let dir = settings.data_dir();
-    let fresh = fresh_identity(settings, cores);
+    let (dir, nodes) = (settings.data_dir(), nodes_of(settings));
+    assert!(recovery.is_none() || nodes > 1, "the only node of a cluster has nobody to recover from");
+    let fresh = FreshIdentity { recovery, ..fresh_identity(settings, cores) };
     let opened = IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
     opened.map_err(|source| Exit::Open { dir, source })
 }
@@ -122,6 +126,7 @@ pub(super) fn fresh_identity(settings: &Settings, cores: u32) -> FreshIdentity {
         shards: settings.cluster.shards,
         lanes: cores.min(settings.cluster.shards),
         cluster_hash: stable_hash(&settings.cluster.agreement()),
+        recovery: None,
     }
 }
 
@@ -149,7 +154,7 @@ pub async fn open_core<E: Env>(
         found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
         found.damages.extend(recovery.damages.iter().map(ToString::to_string));
         found.lost.extend(recovery.survivors.iter().filter(|survivor| survivor.has_lost));
-        let of_lane = starts_of(env, (&layout, lane), (&opened, recovery)).await?;
+        let of_lane = starts_of(env, (identity, &layout, lane), (&opened, recovery)).await?;
         found.committed.extend(of_lane.iter().map(|start| (start.shard, start.recovered.hard_state.commit)));
         starts.extend(of_lane);
         lanes.insert(lane, opened);
@@ -179,7 +184,7 @@ fn shards_of(layout: &Layout, lane: LaneId) -> impl Iterator<Item = ShardId> {
 /// What each shard of a lane is started from: what its log and its table hold, or nothing.
 async fn starts_of<E: Env>(
     env: &E,
-    (layout, lane): (&Layout, LaneId),
+    (identity, layout, lane): (&Identity, &Layout, LaneId),
     (opened, mut recovery): (&Lane<E>, log::Recovery),
 ) -> Result<Vec<ReplicaStart<E>>, Exit> {
     let mut starts = Vec::new();
@@ -187,7 +192,7 @@ async fn starts_of<E: Env>(
         let held = recovery.shards.remove(&shard).unwrap_or_default();
         let recovered = raft::Recovered {
             hard_state: held.hard_state,
-            standing: held.standing.unwrap_or_default(),
+            standing: held.standing.unwrap_or_else(|| standing_untold(env, identity)),
             terms: held.terms,
             last_index: held.last_index,
             ..raft::Recovered::default()
@@ -203,6 +208,16 @@ async fn starts_of<E: Env>(
         starts.push(ReplicaStart { shard, recovered, table });
     }
     Ok(starts)
+}
+
+/// The standing of a replica that never said anything from this directory: it has written none. In a
+/// recovered one it may have said anything from the one before, which is lost.
+fn standing_untold<E: Env>(env: &E, identity: &Identity) -> raft::Standing {
+    if identity.is_recovered() {
+        raft::Standing::Forgetful { episode: env.random().max(1), told: None }
+    } else {
+        raft::Standing::Whole
+    }
 }
 
 fn runner_config(

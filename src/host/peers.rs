@@ -101,6 +101,7 @@ impl Peers {
 mod tests {
     use super::*;
     use crate::ids::{ClusterId, CoreId, DirectoryId};
+    use crate::log::RecoveredAt;
     use crate::shard::admission::{Refusal, Standing};
 
     fn peers() -> Peers {
@@ -143,6 +144,7 @@ mod tests {
             directory: DirectoryId(1),
             settings: 0xbb,
             incarnation: 1,
+            recovered_at: RecoveredAt::NEVER,
         };
         let verdict = Verdict::Rejected(refusal(0xbb));
         let said = peers.judged(&hello, &verdict).expect("it is new");

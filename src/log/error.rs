@@ -11,9 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::ids::{ClusterId, DirectoryId, Index, LaneId, NodeId, ShardId};
+use crate::ids::{ClusterId, Index, LaneId, NodeId, ShardId};
 
 use super::batch::{BatchSequence, NotABatch};
+use super::identity::Noted;
 use super::record::RecordError;
 
 /// The queue of a lane is full, or the lane failed or was closed: nothing was taken. The caller keeps the
@@ -264,6 +265,8 @@ pub enum Disagreement {
         /// Asked for.
         asked: LaneId,
     },
+    /// The node was to be recovered, but this is the directory of one that may vote and lost nothing.
+    NotLost,
 }
 
 impl fmt::Display for Disagreement {
@@ -276,6 +279,11 @@ impl fmt::Display for Disagreement {
             Self::Nodes { kept, asked } => write!(f, "its cluster was made with {kept} nodes, not {asked}"),
             Self::Shards { kept, asked } => write!(f, "its cluster was made with {kept} shards, not {asked}"),
             Self::Lane { kept, asked } => write!(f, "it holds lane {kept}, not lane {asked}"),
+            Self::NotLost => f.write_str(
+                "--recover is for a node whose directory is lost, and this one is not: it knows what it has \
+                 voted and acknowledged, and nothing was changed. Start without --recover; where the other \
+                 nodes refuse this directory, move it away first",
+            ),
         }
     }
 }
@@ -427,10 +435,10 @@ impl std::error::Error for ReadError {}
 /// Why a directory's id was not noted.
 #[derive(Clone, Debug)]
 pub enum NoteError {
-    /// Another directory is known for that node, and a noted id is never overwritten.
+    /// Another directory is known for that node, and not an older one than a recovered one.
     AnotherKnown {
         /// The one that is known.
-        known: DirectoryId,
+        known: Noted,
     },
     /// No such node in this cluster.
     NoSuchNode,
@@ -442,7 +450,7 @@ impl fmt::Display for NoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AnotherKnown { known } => {
-                write!(f, "the node is known with the directory {:016x}", known.0)
+                write!(f, "the node is known with the directory {:016x}", known.directory.0)
             }
             Self::NoSuchNode => f.write_str("the cluster has no such node"),
             Self::Failed(failure) => failure.fmt(f),

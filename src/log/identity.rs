@@ -4,9 +4,9 @@
 //! ```text
 //! payload:  0        4      8       12       16      20         24
 //!           ├ format ┼ node ┼ nodes ┼ shards ┼ lanes ┼ entitled ┤
-//!           24          32        40         48       56      64       72
-//!           ├ directory ┼ cluster ┼ settings ┼ starts ┼ count ┼ origin ┼ noted …
-//! noted:    count × { node 4, zeros 4, directory 8 }
+//!           24          32        40         48       56             64      72       80
+//!           ├ directory ┼ cluster ┼ settings ┼ starts ┼ recovered_at ┼ count ┼ origin ┼ noted …
+//! noted:    count × { node 4, zeros 4, directory 8, recovered_at 8 }
 //! ```
 //!
 //! Why the id: a node whose disk was wiped must not pass for a new one, or it forgets whom it voted for and
@@ -17,10 +17,18 @@
 //! the backup is part of it, so that they take no node for one of their own that was not. The settings of a
 //! start are compared with the origin.
 //!
+//! A directory that is **recovered** was made where a person said that the node's own one is lost. It knows
+//! so for ever, and others note it in the place of an older one: the later of two recoveries counts, by the
+//! clock of whoever ordered it. Its starts are counted from that moment on, so that they are above those of
+//! every directory before it: what is told apart by starts stays apart. Only a directory that may not vote
+//! yet is ever turned into a recovered one: it has said nothing that could be forgotten.
+//!
 //! Invariants:
 //! - A directory has one id for ever, made at random with it; an identity that disagrees with what is asked
 //!   is refused.
-//! - A noted id is never overwritten; every change is durable in both copies before the caller goes on.
+//! - A noted id is overwritten by that of a later recovery alone; every change is durable in both copies
+//!   before the caller goes on.
+//! - A directory that may vote is never made to forget that it may, nor what it is.
 //! - An identity is not made where lanes are already: that would be a lost one, not a new one.
 //!
 //! It lives on the core that speaks for the node. It deliberately does not decide who is entitled: that is
@@ -42,11 +50,30 @@ pub const DIRECTORY_FORMAT: u32 = 1;
 /// What the directories of lanes are named by: `lane-0`, `lane-1`, …
 pub const LANE_DIR_PREFIX: &str = "lane-";
 
-const FIXED_BYTES: usize = 72;
-const NOTED_BYTES: usize = 16;
+const FIXED_BYTES: usize = 80;
+const NOTED_BYTES: usize = 24;
 
 /// The most nodes that a cluster may have, and so the most directories that are noted.
 pub const NODES_MAX: u32 = 1024;
+
+/// When a directory was put in the place of a lost one: milliseconds since 1970, by the clock of the machine
+/// that it was done on. Nothing is measured with it: it says which of two recoveries is the later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecoveredAt(pub u64);
+
+impl RecoveredAt {
+    /// Of a directory that was made with its node.
+    pub const NEVER: Self = Self(0);
+}
+
+/// A node's directory, as it is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its id.
+    pub directory: DirectoryId,
+    /// When it was put in the place of a lost one.
+    pub recovered_at: RecoveredAt,
+}
 
 /// Who a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +94,16 @@ pub struct Identity {
     pub lanes: u32,
     /// The hash of the settings that all nodes must agree on, as of the last start.
     pub cluster_hash: u64,
+    /// When it was put in the place of a lost one: what this node said before, it does not hold.
+    pub recovered_at: RecoveredAt,
     /// The directories of other nodes that were noted.
-    pub noted: BTreeMap<NodeId, DirectoryId>,
+    pub noted: BTreeMap<NodeId, Noted>,
     /// Whether enough other nodes have noted this directory: it votes and acknowledges.
     pub entitled: bool,
     /// The version of the data directory.
     pub format: u32,
-    /// How often this directory was opened: names the lives of its process.
+    /// How often this directory was opened, counted from its recovery where it is a recovered one: names the
+    /// lives of its process.
     pub starts: u64,
 }
 
@@ -92,6 +122,8 @@ pub struct FreshIdentity {
     pub lanes: u32,
     /// The hash of the settings that must agree. It may change from start to start; the last one is kept.
     pub cluster_hash: u64,
+    /// When a person said that the node's directory is lost, where this start says so.
+    pub recovery: Option<RecoveredAt>,
 }
 
 /// The identity where it is kept.
@@ -123,9 +155,9 @@ impl<E: Env> IdentityStore<E> {
             }
             None => fresh.made(DirectoryId(env.random().max(1))),
         };
-        if let Some(what) = disagreement(&identity, &fresh) {
-            return Err(OpenError::Disagrees { dir: dir.to_path_buf(), what });
-        }
+        let recovered = disagreement(&identity, &fresh).map_or(Ok(()), Err);
+        let recovered = recovered.and_then(|()| fresh.recovery.map_or(Ok(()), |at| identity.recover(at)));
+        recovered.map_err(|what| OpenError::Disagrees { dir: dir.to_path_buf(), what })?;
         identity.cluster_hash = fresh.cluster_hash;
         identity.starts += 1;
         let mut store = Self { twin, path, identity, report };
@@ -169,19 +201,22 @@ impl<E: Env> IdentityStore<E> {
         self.report
     }
 
-    /// Notes the directory of another node, durably. The same one again changes nothing.
-    pub async fn note(&mut self, node: NodeId, directory: DirectoryId) -> Result<(), NoteError> {
+    /// Notes the directory of another node, durably: where none is known, or an older one than a recovered
+    /// one. The same one again changes nothing.
+    pub async fn note(&mut self, node: NodeId, noted: Noted) -> Result<(), NoteError> {
         if node == NodeId(0) || node.0 > self.identity.nodes {
             return Err(NoteError::NoSuchNode);
         }
         match self.identity.noted.get(&node) {
-            Some(known) if *known == directory => return Ok(()),
+            Some(known) if known.recovered_at < noted.recovered_at => {}
+            Some(known) if known.directory == noted.directory => return Ok(()),
             Some(known) => return Err(NoteError::AnotherKnown { known: *known }),
             None => {}
         }
-        self.identity.noted.insert(node, directory);
+        let before = self.identity.noted.insert(node, noted);
         self.write().await.map_err(|failure| {
             self.identity.noted.remove(&node);
+            self.identity.noted.extend(before.map(|before| (node, before)));
             NoteError::Failed(failure)
         })
     }
@@ -206,6 +241,26 @@ impl<E: Env> IdentityStore<E> {
     }
 }
 
+impl Identity {
+    /// Whether it was put in the place of a lost one.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.recovered_at != RecoveredAt::NEVER
+    }
+
+    /// Makes it one that was put in the place of a lost one. One that may vote stays as it is: it was
+    /// recovered before, or nothing of it is lost.
+    fn recover(&mut self, at: RecoveredAt) -> Result<(), Disagreement> {
+        assert!(at != RecoveredAt::NEVER, "a recovery has its moment");
+        if self.entitled {
+            return if self.is_recovered() { Ok(()) } else { Err(Disagreement::NotLost) };
+        }
+        self.recovered_at = self.recovered_at.max(at);
+        self.starts = self.starts.max(at.0);
+        Ok(())
+    }
+}
+
 impl FreshIdentity {
     fn made(&self, directory: DirectoryId) -> Identity {
         Identity {
@@ -217,6 +272,7 @@ impl FreshIdentity {
             shards: self.shards,
             lanes: self.lanes,
             cluster_hash: self.cluster_hash,
+            recovered_at: RecoveredAt::NEVER,
             noted: BTreeMap::new(),
             entitled: false,
             format: DIRECTORY_FORMAT,
@@ -255,13 +311,12 @@ fn encode(identity: &Identity) -> Vec<u8> {
     let small = [identity.format, identity.node.0, identity.nodes, identity.shards, identity.lanes];
     small.iter().for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
     out.extend_from_slice(&u32::from(identity.entitled).to_le_bytes());
-    let Identity { directory, cluster, cluster_hash, starts, origin, .. } = identity;
-    for field in [directory.0, cluster.0, *cluster_hash, *starts, u64::from(count), origin.0] {
+    let large = [identity.directory.0, identity.cluster.0, identity.cluster_hash, identity.starts];
+    let last = [identity.recovered_at.0, u64::from(count), identity.origin.0];
+    let noted = identity.noted.iter();
+    let noted = noted.flat_map(|(node, noted)| [u64::from(node.0), noted.directory.0, noted.recovered_at.0]);
+    for field in large.into_iter().chain(last).chain(noted) {
         out.extend_from_slice(&field.to_le_bytes());
-    }
-    for (node, directory) in &identity.noted {
-        out.extend_from_slice(&u64::from(node.0).to_le_bytes());
-        out.extend_from_slice(&directory.0.to_le_bytes());
     }
     out
 }
@@ -269,9 +324,9 @@ fn encode(identity: &Identity) -> Vec<u8> {
 fn decode(payload: &[u8], path: &Path) -> Result<Option<Identity>, OpenError> {
     let mut source = Source::new(payload);
     let format = source.u32().unwrap_or(0);
-    if format > DIRECTORY_FORMAT {
-        let found = u16::try_from(format).unwrap_or(u16::MAX);
-        return Err(OpenError::Format { file: path.to_path_buf(), found, known: 1 });
+    if format != 0 && format != DIRECTORY_FORMAT {
+        let [found, known] = [format, DIRECTORY_FORMAT].map(|it| u16::try_from(it).unwrap_or(u16::MAX));
+        return Err(OpenError::Format { file: path.to_path_buf(), found, known });
     }
     Ok(decode_fields(format, &mut source))
 }
@@ -286,6 +341,7 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
     let cluster = ClusterId(source.u64()?);
     let cluster_hash = source.u64()?;
     let starts = source.u64()?;
+    let recovered_at = RecoveredAt(source.u64()?);
     let count = usize::try_from(source.u64()?).ok()?;
     let origin = ClusterId(source.u64()?);
     if format == 0 || entitled > 1 || !(1..=NODES_MAX).contains(&nodes) || count > nodes as usize {
@@ -294,7 +350,8 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
     let mut noted = BTreeMap::new();
     for _ in 0..count {
         let node = NodeId(u32::try_from(source.u64()?).ok()?);
-        noted.insert(node, DirectoryId(source.u64()?));
+        let directory = DirectoryId(source.u64()?);
+        noted.insert(node, Noted { directory, recovered_at: RecoveredAt(source.u64()?) });
     }
     let whole = noted.len() == count && source.is_empty();
     let entitled = entitled == 1;
@@ -307,6 +364,7 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
         shards,
         lanes,
         cluster_hash,
+        recovered_at,
         noted,
         entitled,
         format,
@@ -328,10 +386,14 @@ mod tests {
             shards: 8,
             lanes: 2,
             cluster_hash: u64::MAX,
+            recovery: None,
         };
         let mut identity = fresh.made(DirectoryId(5));
-        identity.noted.insert(NodeId(1), DirectoryId(9));
-        identity.noted.insert(NodeId(3), DirectoryId(10));
+        let noted =
+            |directory, at| Noted { directory: DirectoryId(directory), recovered_at: RecoveredAt(at) };
+        identity.recovered_at = RecoveredAt(11);
+        identity.noted.insert(NodeId(1), noted(9, 0));
+        identity.noted.insert(NodeId(3), noted(10, 12));
         identity.entitled = true;
         identity.cluster = ClusterId(78);
         let bytes = encode(&identity);

@@ -79,7 +79,7 @@ mod writer;
 pub use error::{
     Damage, DamageKind, Disagreement, Doing, Full, LogFailure, NoteError, OpenError, ReadError, SettingsError,
 };
-pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX};
+pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Noted, RecoveredAt};
 pub use index::Survivor;
 pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, OnDamage, Space};
 pub use manifest::{TableRef, table_name, table_of_name};

@@ -372,6 +372,10 @@ impl<E: Env> Replica<E> {
     }
 
     fn persist(&mut self, persist: raft::Persist) {
+        if let Some(standing) = persist.standing {
+            let (shard, term) = (self.shard, self.raft.term());
+            tracing::info!(%shard, %term, ?standing, "what this replica knows of its past has changed");
+        }
         let completion = persist.completion();
         let before = self.persists.back().map_or(0, |persist| persist.completion.number);
         assert!(completion.number > before, "write {} follows write {before}", completion.number);

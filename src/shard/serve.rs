@@ -4,7 +4,7 @@ use crate::env::Env;
 use crate::ids::NodeId;
 use crate::kv::table::BlockHandle;
 use crate::kv::{Command, Query, Resolved, ScanRun};
-use crate::raft::{ProposeError, ReadError, ReadState, Role};
+use crate::raft::{ProposeError, ReadError, ReadState, Role, Standing};
 use crate::route::call::{Body, Consistency, Failure, FailureKind, Request};
 use crate::route::parcel::{Call, Parcel, Reply};
 use crate::shard::cache::{AtHand, Pinned};
@@ -32,7 +32,12 @@ impl<E: Env> Replica<E> {
                 self.fail(caller, kind, turn);
             }
             Request::Query { query, consistency: Consistency::Stale } => {
-                self.answer_query(ReadWaiter { caller, query }, turn);
+                if matches!(self.raft.standing(), Standing::Forgetful { .. }) {
+                    // What it has applied is next to nothing, or nothing: no client means that.
+                    self.fail(caller, FailureKind::Damaged, turn);
+                } else {
+                    self.answer_query(ReadWaiter { caller, query }, turn);
+                }
             }
             Request::Query { query, consistency: Consistency::Linearizable } => {
                 self.begin_read(ReadWaiter { caller, query }, turn);

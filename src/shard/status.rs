@@ -27,6 +27,8 @@ pub enum Role {
     Candidate,
     /// It leads.
     Leader,
+    /// It may have forgotten something, and is on its way back: it is not counted, or does not campaign.
+    Recovering,
 }
 
 /// One replica.
@@ -97,9 +99,14 @@ impl ReplicaReport {
         Self {
             shard: replica.shard,
             role: match raft.role() {
+                raft::Role::Leader => Role::Leader,
+                raft::Role::Follower | raft::Role::PreCandidate | raft::Role::Candidate
+                    if raft.standing() != raft::Standing::Whole =>
+                {
+                    Role::Recovering
+                }
                 raft::Role::Follower => Role::Follower,
                 raft::Role::PreCandidate | raft::Role::Candidate => Role::Candidate,
-                raft::Role::Leader => Role::Leader,
             },
             leader: raft.leader(),
             term: raft.term(),

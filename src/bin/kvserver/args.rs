@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use distribkv::config::{LogFormat, PROFILE_BALANCED, PROFILE_DEV, Settings};
 use distribkv::host::node::Planted;
+use distribkv::log::RecoveredAt;
 
 /// A node of a distribKV cluster: a strongly consistent, replicated key-value store.
 ///
@@ -32,7 +34,7 @@ const AFTER_HELP: &str = "Exit codes:
   12  io_uring denied
   13  too little lockable memory
   14  cannot pin to a core
-  15  the data directory is of another node or cluster
+  15  the data directory is of another node or cluster, or not lost although --recover says so
   16  another format
   17  damaged files
   18  a log write failed
@@ -136,6 +138,15 @@ pub struct NodeArgs {
     /// Milliseconds between a leader's heartbeats, the same on all nodes [default: 100].
     #[arg(long, value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
+    /// Bring this node back under its id after its data directory was lost for good.
+    ///
+    /// The node begins with an empty directory and gets everything from the others. It may have forgotten
+    /// votes and acknowledged entries, so it neither votes nor acknowledges until a majority's worth of other
+    /// nodes (both, of three) have told it their terms, and counts again once it has caught up. The lost
+    /// directory must never be used again, and no other process may run under this id. A directory that
+    /// is not lost is refused (15). Needed for one start only; later ones need it no more.
+    #[arg(long)]
+    pub recover: bool,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub die_with_parent: bool,
@@ -162,6 +173,18 @@ impl NodeArgs {
         }
         settings.validate().map_err(|invalid| invalid.to_string())?;
         Ok(settings)
+    }
+
+    /// Whether this start recovers the node with these settings, and as of when.
+    pub fn recovery(&self, settings: &Settings) -> Result<Option<RecoveredAt>, String> {
+        if self.recover && settings.cluster.peers.len() == 1 {
+            return Err("--recover: a cluster of one node has nobody to get its data from. Put its data \
+                        directory back, or start it without --recover: it then begins anew, empty"
+                .into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(1, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1));
+        Ok(self.recover.then_some(RecoveredAt(now)))
     }
 
     /// The mistake to make on purpose.
@@ -245,5 +268,21 @@ mod tests {
         let line = ["kvserver", "--id", "4", "--peers", "a:1,b:2,c:3"];
         let error = Cli::parse_from(line).node.settings().expect_err("there is no node 4");
         assert!(error.contains("--id"), "{error}");
+    }
+
+    #[test]
+    fn only_a_node_with_others_is_recovered() {
+        let alone = Cli::parse_from(["kvserver", "--recover"]).node;
+        let settings = alone.settings().expect("valid flags");
+        let error = alone.recovery(&settings).expect_err("there is nobody else");
+        assert!(error.contains("--recover"), "{error}");
+        let of_three = |more: &[&'static str]| {
+            let line = ["kvserver", "--id", "2", "--peers", "a:1,b:2,c:3"];
+            let node = Cli::parse_from(line.iter().chain(more)).node;
+            let settings = node.settings().expect("valid flags");
+            node.recovery(&settings).expect("there are others")
+        };
+        assert_eq!(of_three(&[]), None);
+        assert!(of_three(&["--recover"]) > Some(RecoveredAt::NEVER));
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod local;
 mod ready;
 mod restore;
+mod recover;
 mod serve;
 mod store;
 
@@ -41,9 +42,10 @@ fn code_of(ended: Result<(), Exit>) -> i32 {
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {
     let settings = args.settings().map_err(Exit::Usage)?;
     let planted = args.planted().map_err(Exit::Usage)?;
+    let recovery = args.recovery(&settings).map_err(Exit::Usage)?;
     serve::follow_parent(args.die_with_parent)?;
     serve::start_logging(&settings)?;
-    serve::run(settings, planted)
+    serve::run(settings, recovery, planted)
 }
 
 /// A dead executor must not leave a node half alive: a panic anywhere ends the process.

@@ -37,13 +37,14 @@ use distribkv::host::node::{self, Planted};
 use distribkv::host::peers::Peers;
 use distribkv::ids::{CoreId, NodeId};
 use distribkv::kv;
-use distribkv::log::{Identity, IdentityStore};
+use distribkv::log::{Identity, IdentityStore, RecoveredAt};
 use distribkv::shard::Runner;
 use distribkv::shard::admission::{Desk, Hello};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
 use crate::ready;
+use crate::recover;
 use crate::store::{NodeFacts, NodeStore};
 
 /// How long leadership may take to move when the node goes away.
@@ -61,14 +62,17 @@ type Ending = Result<(), (i32, String)>;
 struct Shared {
     settings: Settings,
     cores: u32,
+    /// When the node's directory was said to be lost, where this start says so.
+    recovery: Option<RecoveredAt>,
     planted: Planted,
     ended: mpsc::Sender<Ending>,
     /// Cores that are not up yet: until there is none, a signal ends the process at once.
     starting: Arc<AtomicUsize>,
 }
 
-/// Runs a node with these settings; what the process ends with.
-pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
+/// Runs a node with these settings, whose directory was lost where `recovery` says when that was said; what
+/// the process ends with.
+pub fn run(settings: Settings, recovery: Option<RecoveredAt>, planted: Planted) -> Result<(), Exit> {
     let starting = Arc::new(AtomicUsize::new(1));
     let kept = |source| Exit::Io { what: "ignoring SIGXFSZ".into(), source };
     process::ignore_file_size_signal().map_err(kept)?;
@@ -83,7 +87,7 @@ pub fn run(settings: Settings, planted: Planted) -> Result<(), Exit> {
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
-    let shared = Arc::new(Shared { settings, cores, planted, ended, starting });
+    let shared = Arc::new(Shared { settings, cores, recovery, planted, ended, starting });
     let threads = start_cores(&shared, placements, listeners, asked_to_stop)?;
     // The first end decides: a failure of one core is the node's.
     for _ in 0..threads.len() {
@@ -227,7 +231,9 @@ async fn serve_core(
     }
     let (first, identity) = match part {
         Part::First(tellers, asked_to_stop) => {
-            let (store, identity) = node::open_identity(&env, &shared.settings, shared.cores).await?;
+            let opened = node::open_identity(&env, &shared.settings, shared.cores, shared.recovery);
+            let (store, identity) = opened.await?;
+            recover::tell(shared.recovery, &identity);
             // A core that has ended has said why.
             tellers.iter().for_each(|teller| drop(teller.send(identity.clone())));
             (Some((store, asked_to_stop)), identity)
@@ -274,7 +280,7 @@ fn open_reception(
     env.spawn(async move {
         let exit = Exit::of_desk(running.run().await, &shared.settings.cluster);
         // Where nobody listens any more the process is ending already.
-        let _ = shared.ended.send(Err((exit.code(), exit.to_string())));
+        let _ = shared.ended.send(Err((exit.code(), recover::said(&exit))));
     });
     Reception { desk, peers }
 }

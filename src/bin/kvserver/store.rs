@@ -191,6 +191,7 @@ fn replica(report: &ReplicaReport) -> ReplicaStatus {
             shard::Role::Follower => ReplicaRole::Follower,
             shard::Role::Candidate => ReplicaRole::Candidate,
             shard::Role::Leader => ReplicaRole::Leader,
+            shard::Role::Recovering => ReplicaRole::Recovering,
         },
         leader: report.leader,
         term: report.term,

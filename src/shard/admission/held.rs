@@ -11,6 +11,8 @@
 //! | of a newer start | every link of the older one is closed: its process has ended |
 //! | of the same start and core | the link of that core is closed: the desk's order counts |
 //!
+//! The starts of a recovered directory are counted from a moment that is above all starts of the lost one.
+//!
 //! Invariants:
 //! - At most one link of a (node, core) is held, and at most [`LINKS_MAX`] of a node.
 //! - The newest start that was heard of a node only grows.
@@ -88,6 +90,7 @@ impl HeldLinks {
 mod tests {
     use super::*;
     use crate::ids::{ClusterId, DirectoryId};
+    use crate::log::RecoveredAt;
 
     fn hello(core: u32, incarnation: u64) -> Hello {
         Hello {
@@ -99,6 +102,7 @@ mod tests {
             directory: DirectoryId(1),
             settings: 1,
             incarnation,
+            recovered_at: RecoveredAt::NEVER,
         }
     }
 

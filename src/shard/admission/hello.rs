@@ -1,15 +1,15 @@
 //! What nodes say to each other before anything else, and its form: a hello, and the verdict on it.
 //!
 //! ```text
-//! hello     0        4      8      12      16        24          32         40            48
-//!           ├ format ┼ node ┼ core ┼ nodes ┼ cluster ┼ directory ┼ settings ┼ incarnation ┤
-//! verdict   0        4                                                                    52
+//! hello     0        4      8      12      16        24          32         40            48             56
+//!           ├ format ┼ node ┼ core ┼ nodes ┼ cluster ┼ directory ┼ settings ┼ incarnation ┼ recovered_at ┤
+//! verdict   0        4                                                                    60
 //!           ├   0    ┼ the hello of who welcomes ──────────────────────────────────────────┤
 //!           0        4      12       20        24
 //!           ├ reason ┼ ours ┼ theirs ┼ may vote ┼ zeros …
 //! ```
 //!
-//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory, 6 incarnation. All numbers are
+//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory, 6 incarnation, 7 recovery. All numbers are
 //! little-endian.
 //!
 //! Pure: bytes in, values out. What follows from a verdict is decided elsewhere.
@@ -17,13 +17,13 @@
 use bytes::{Buf, Bytes};
 
 use crate::ids::{ClusterId, CoreId, DirectoryId, NodeId};
-use crate::log::Identity;
+use crate::log::{Identity, Noted, RecoveredAt};
 
 /// The version of everything that nodes say to each other.
-pub const LINK_FORMAT: u32 = 1;
+pub const LINK_FORMAT: u32 = 2;
 
 /// The size of an encoded hello.
-pub const HELLO_BYTES: usize = 48;
+pub const HELLO_BYTES: usize = 56;
 
 /// The size of an encoded verdict.
 pub const VERDICT_BYTES: usize = 4 + HELLO_BYTES;
@@ -47,6 +47,8 @@ pub struct Hello {
     pub settings: u64,
     /// Which start of its data directory this is.
     pub incarnation: u64,
+    /// When its data directory was put in the place of a lost one.
+    pub recovered_at: RecoveredAt,
 }
 
 /// Why a hello was refused. `ours` is of who refused, `theirs` of who was refused, on both ends of the link.
@@ -94,6 +96,14 @@ pub enum Rejection {
         /// The one that it came with.
         theirs: u64,
     },
+    /// That node is known with a data directory of a later recovery: an older directory is in use, or the
+    /// clock was behind when this one was recovered.
+    Recovery {
+        /// When the one that is noted was recovered.
+        newest: RecoveredAt,
+        /// When the one that it came with was.
+        theirs: RecoveredAt,
+    },
 }
 
 /// Whether a node may vote and acknowledge.
@@ -136,7 +146,14 @@ impl Hello {
             directory: identity.directory,
             settings: identity.cluster_hash,
             incarnation: identity.starts,
+            recovered_at: identity.recovered_at,
         }
+    }
+
+    /// What is to be noted of it.
+    #[must_use]
+    pub fn noted(&self) -> Noted {
+        Noted { directory: self.directory, recovered_at: self.recovered_at }
     }
 
     /// Why the other cannot be spoken to, judged by what is known without asking the identity.
@@ -161,10 +178,11 @@ impl Hello {
         for word in [self.format, self.node.0, self.core.0, self.nodes] {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        for word in [self.cluster.0, self.directory.0, self.settings, self.incarnation] {
+        let last = [self.incarnation, self.recovered_at.0];
+        for word in [self.cluster.0, self.directory.0, self.settings].into_iter().chain(last) {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        out.try_into().expect("four words of 4 bytes and four of 8")
+        out.try_into().expect("four words of 4 bytes and five of 8")
     }
 
     /// Reads a hello.
@@ -180,6 +198,7 @@ impl Hello {
             directory: DirectoryId(bytes.get_u64_le()),
             settings: bytes.get_u64_le(),
             incarnation: bytes.get_u64_le(),
+            recovered_at: RecoveredAt(bytes.get_u64_le()),
         }
     }
 }
@@ -229,6 +248,7 @@ impl Rejection {
             Self::Node { ours, theirs } => (4, u64::from(ours.0), u64::from(theirs.0)),
             Self::Directory { noted, theirs } => (5, noted.0, theirs.0),
             Self::Incarnation { newest, theirs } => (6, newest, theirs),
+            Self::Recovery { newest, theirs } => (7, newest.0, theirs.0),
         }
     }
 
@@ -241,6 +261,7 @@ impl Rejection {
             4 => Some(Self::Node { ours: NodeId(narrow(ours)), theirs: NodeId(narrow(theirs)) }),
             5 => Some(Self::Directory { noted: DirectoryId(ours), theirs: DirectoryId(theirs) }),
             6 => Some(Self::Incarnation { newest: ours, theirs }),
+            7 => Some(Self::Recovery { newest: RecoveredAt(ours), theirs: RecoveredAt(theirs) }),
             _ => None,
         }
     }
@@ -270,16 +291,27 @@ impl Rejection {
             ),
             Self::Directory { noted, theirs } => format!(
                 "{refuser} knows {refused} with data directory {:016x}, it came with {:016x}: the directory \
-                 was replaced or wiped, and with it what {refused} has voted and acknowledged. Put the old \
-                 directory back. Only on a cluster that never held data: stop all nodes and delete all data \
-                 directories",
+                 was replaced or wiped, and with it what {refused} has voted and acknowledged. Put the \
+                 directory back that {refuser} knows. Where it is lost for good, start {refused} with \
+                 --recover: it comes back under its id and holds nothing, neither votes nor acknowledges \
+                 until the others have told it what it may have forgotten, and gets all data from them; the \
+                 lost directory must never be used again. Only on a cluster that never held data: stop all \
+                 nodes and delete all data directories",
                 noted.0, theirs.0
             ),
             Self::Incarnation { newest, theirs } => format!(
                 "{refuser} has heard of start {newest} of {refused}, which comes with start {theirs} of the \
                  same data directory: an older copy of it is in use, or two processes have a copy each. An \
                  older copy does not know what {refused} has voted and acknowledged since: put the newest \
-                 one back"
+                 one back. Where that is lost for good, move this one away and start {refused} with \
+                 --recover"
+            ),
+            Self::Recovery { newest, theirs } => format!(
+                "{refuser} knows {refused} with a data directory that was recovered at {} (in milliseconds \
+                 since 1970), it came with one that was recovered at {}: that one was given up. Put the newer \
+                 one back. Where it is lost, too, or the clock of this machine was behind, start {refused} \
+                 with --recover and the right time, on an empty data directory if this one has voted",
+                newest.0, theirs.0
             ),
         }
     }
@@ -300,6 +332,7 @@ mod tests {
             directory: DirectoryId(5),
             settings: 6,
             incarnation: 7,
+            recovered_at: RecoveredAt(8),
         };
         let refused = |rejection, standing| Verdict::Rejected(Refusal { rejection, standing });
         let verdicts = [
@@ -311,6 +344,10 @@ mod tests {
             refused(Rejection::Settings { ours: 8, theirs: 9 }, Standing::New),
             refused(Rejection::Cluster { ours: ClusterId(8), theirs: ClusterId(9) }, Standing::New),
             refused(Rejection::Incarnation { newest: 9, theirs: 8 }, Standing::New),
+            refused(
+                Rejection::Recovery { newest: RecoveredAt(9), theirs: RecoveredAt(8) },
+                Standing::Entitled,
+            ),
             refused(Rejection::Format { ours: 8, theirs: 9 }, Standing::New),
             refused(Rejection::Node { ours: NodeId(8), theirs: NodeId(9) }, Standing::Entitled),
         ];
@@ -341,6 +378,7 @@ mod tests {
             directory: DirectoryId(5),
             settings,
             incarnation: 1,
+            recovered_at: RecoveredAt::NEVER,
         }
     }
 }

@@ -13,11 +13,19 @@
 //! Any two sets of that size meet, so a node whose directory was wiped cannot pass for a new one: somebody in
 //! the set that it needs has noted the old directory.
 //!
+//! A directory that was recovered says so in every hello, and is noted in the place of the lost one by
+//! whomever it meets, also by those who were away when it came: the later of two recoveries counts, and no
+//! directory but a recovered one takes the place of another. Its replicas know that they may have forgotten
+//! what the node said before, and act by it (see `raft`'s recovering); here it is a new node like any other.
+//! The lost directory, should it come back, is refused by all who have met the new one, and so ends. It is
+//! the promise of whoever orders a recovery that it is not in use: where its process still ran, one that has
+//! heard only of the old directory might count it beside the new one.
+//!
 //! A node that is refused for another reason may be right or wrong; [`refusals`] says when it ends.
 //!
 //! Invariants:
 //! - A welcome is sent after the note is durable.
-//! - A noted directory is never overwritten here.
+//! - A noted directory is overwritten by that of a later recovery alone.
 //! - Entitlement is durable before the runner hears of it, and is never taken back.
 //!
 //! - Of two links from one core of another node the newer is kept, whichever cores of this node they came to.
@@ -36,7 +44,7 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
 use crate::ids::{CoreId, NodeId};
-use crate::log::{IdentityStore, LogFailure, NoteError};
+use crate::log::{IdentityStore, LogFailure, NoteError, Noted, RecoveredAt};
 
 pub use held::LinkPlace;
 pub use hello::{HELLO_BYTES, Hello, LINK_FORMAT, Refusal, Rejection, Standing, VERDICT_BYTES, Verdict};
@@ -268,13 +276,15 @@ impl<E: Env> Desk<E> {
     async fn note(&self, hello: Hello) -> Result<Verdict, LogFailure> {
         let own = self.inner.borrow().own;
         let mut store = self.store.borrow_mut().take().expect("the desk does one thing at a time");
-        let noted = store.note(hello.node, hello.directory).await;
+        let before = store.identity().noted.get(&hello.node).copied();
+        let noted = store.note(hello.node, hello.noted()).await;
         *self.store.borrow_mut() = Some(store);
         let rejection = match noted {
-            Ok(()) => return Ok(Verdict::Welcome(own)),
-            Err(NoteError::AnotherKnown { known }) => {
-                Rejection::Directory { noted: known, theirs: hello.directory }
+            Ok(()) => {
+                tell_replaced(before, &hello);
+                return Ok(Verdict::Welcome(own));
             }
+            Err(NoteError::AnotherKnown { known }) => other_known(known, &hello),
             Err(NoteError::NoSuchNode) => Rejection::Node { ours: own.node, theirs: hello.node },
             Err(NoteError::Failed(failure)) => return Err(failure),
         };
@@ -314,6 +324,23 @@ impl Inner {
 
     fn rejected(&self, rejection: Rejection) -> Verdict {
         Verdict::Rejected(Refusal { rejection, standing: self.standing() })
+    }
+}
+
+/// Why a node is refused that is known with another directory.
+fn other_known(known: Noted, hello: &Hello) -> Rejection {
+    match hello.recovered_at {
+        RecoveredAt::NEVER => Rejection::Directory { noted: known.directory, theirs: hello.directory },
+        theirs => Rejection::Recovery { newest: known.recovered_at, theirs },
+    }
+}
+
+/// Says where a node has come with another directory than the one that was noted of it.
+fn tell_replaced(before: Option<Noted>, hello: &Hello) {
+    if let Some(before) = before.filter(|before| before.directory != hello.directory) {
+        let (node, lost, directory) = (hello.node, before.directory.0, hello.directory.0);
+        let (lost, directory) = (format!("{lost:016x}"), format!("{directory:016x}"));
+        tracing::warn!(%node, lost, directory, "node recovered: its lost directory counts no more");
     }
 }
 

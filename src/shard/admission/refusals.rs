@@ -69,7 +69,7 @@ impl Refusals {
 /// Whether it is about this very node's data directory: no settings of either node could mend it.
 fn knows_the_directory(rejection: Rejection) -> bool {
     match rejection {
-        Rejection::Directory { .. } | Rejection::Incarnation { .. } => true,
+        Rejection::Directory { .. } | Rejection::Incarnation { .. } | Rejection::Recovery { .. } => true,
         Rejection::Format { .. }
         | Rejection::Cluster { .. }
         | Rejection::Settings { .. }

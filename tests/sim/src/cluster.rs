@@ -21,10 +21,11 @@ use distribkv::env::signal::{AnswerReceiver, answer};
 use distribkv::host::exit::Exit;
 use distribkv::host::node::{self, Planted};
 use distribkv::ids::{CoreId, NodeId, ShardId};
+use distribkv::log::RecoveredAt;
 use distribkv::route::call::{Answered, Failure, Request};
 use distribkv::route::parcel::Parcel;
 use distribkv::shard::admission::{Admission, Desk, HELLO_BYTES, Hello, LinkPlace, Verdict};
-use distribkv::shard::{CoreStatus, Known, Runner};
+use distribkv::shard::{CoreStatus, Known, Role, Runner};
 
 use crate::disk::{Crash, DiskConfig};
 use crate::env::{Machine, SimEnv};
@@ -86,11 +87,17 @@ struct Node {
     machine: Machine,
     runners: RefCell<Vec<Runner<SimEnv>>>,
     ending: RefCell<Ending>,
-    lives: Cell<u64>,
+    /// The disks that it had, and the one that it has.
+    dirs: Cell<u64>,
+    dir: Cell<u64>,
     /// Whether its files were damaged from outside.
     has_rotted: Cell<bool>,
+    /// Whether enough others know its directory.
+    may_vote: Cell<bool>,
     /// Its setting that all nodes must agree on, where it is another than theirs.
     heartbeat_ms: Cell<Option<u64>>,
+    /// Whether its next start says that its directory is lost.
+    recovers: Cell<bool>,
 }
 
 /// A whole cluster.
@@ -119,9 +126,12 @@ impl Cluster {
                 machine,
                 runners: RefCell::default(),
                 ending: RefCell::new(Ending::None),
-                lives: Cell::new(0),
+                dirs: Cell::new(1),
+                dir: Cell::new(0),
                 has_rotted: Cell::new(false),
+                may_vote: Cell::new(false),
                 heartbeat_ms: Cell::new(None),
+                recovers: Cell::new(false),
             };
             (id, node)
         });
@@ -149,12 +159,19 @@ impl Cluster {
         &self.node(node).machine
     }
 
-    /// Takes a node's disk away and gives it an empty one. The node must be down.
+    /// Takes a node's disk away and gives it an empty one, the next of those it ever had. The node must be
+    /// down.
     pub fn replace_data_dir(&self, node: NodeId) {
-        assert!(!self.is_running(node), "node {node} runs: its disk cannot be replaced");
-        let lives = &self.node(node).lives;
-        lives.set(lives.get() + 1);
+        let newest = self.node(node).dirs.get();
+        self.put_back_data_dir(node, newest);
+        self.node(node).dirs.set(newest + 1);
         self.machine(node).disk().prepare_dir(&self.data_dir(node));
+    }
+
+    /// Gives a node the disk of this number again, of those that it ever had. The node must be down.
+    pub fn put_back_data_dir(&self, node: NodeId, number: u64) {
+        assert!(!self.is_running(node), "node {node} runs: its disk cannot be replaced");
+        self.node(node).dir.set(number);
     }
 
     /// Gives a node another value of a setting that must agree (`None`: the others' value), from its next
@@ -197,11 +214,18 @@ impl Cluster {
         }
     }
 
+    /// Starts a node that is down with the word that its directory is lost.
+    pub fn boot_to_recover(&self, node: NodeId) {
+        self.node(node).recovers.set(true);
+        self.boot(node);
+    }
+
     /// Starts a node that is down.
     pub fn boot(&self, node: NodeId) {
         assert!(!self.is_running(node), "node {node} runs already");
         let entry = self.node(node);
         *entry.ending.borrow_mut() = Ending::None;
+        entry.may_vote.set(false);
         let group = entry.machine.boot();
         let (cluster, env) = (self.clone(), entry.machine.env(CoreId(0)));
         self.inner.world.spawn(group, async move { cluster.live(node, env).await });
@@ -234,6 +258,23 @@ impl Cluster {
     #[must_use]
     pub fn is_running(&self, node: NodeId) -> bool {
         self.inner.world.group_of(node).is_some()
+    }
+
+    /// Whether a node runs and enough others know its directory.
+    #[must_use]
+    pub fn may_vote(&self, node: NodeId) -> bool {
+        self.is_up(node) && self.node(node).may_vote.get()
+    }
+
+    /// Whether a node counts with all its replicas: none of them has lost anything, and its disk knows.
+    #[must_use]
+    pub fn is_whole(&self, node: NodeId) -> bool {
+        let runners = self.node(node).runners.borrow();
+        let is_whole = |core: CoreStatus| {
+            core.replicas.iter().all(|replica| replica.role != Role::Recovering)
+                && core.lanes.iter().all(|lane| lane.oldest_pending.is_zero())
+        };
+        self.may_vote(node) && runners.iter().all(|runner| is_whole(runner.report()))
     }
 
     /// Whether a node's runners stand.
@@ -348,7 +389,7 @@ impl Cluster {
     /// Where a node keeps its data.
     #[must_use]
     pub fn data_dir(&self, node: NodeId) -> PathBuf {
-        data_root().join(format!("dir-{}", self.node(node).lives.get()))
+        data_root().join(format!("dir-{}", self.node(node).dir.get()))
     }
 
     fn settings(&self, node: NodeId) -> Settings {
@@ -382,7 +423,9 @@ impl Cluster {
     async fn live(self, node: NodeId, env: SimEnv) {
         let settings = self.settings(node);
         let cores = self.inner.config.cores;
-        let opened = node::open_identity(&env, &settings, cores).await;
+        let now_ms = RecoveredAt(1 + self.inner.world.time().0 / 1000);
+        let recovery = self.node(node).recovers.take().then_some(now_ms);
+        let opened = node::open_identity(&env, &settings, cores, recovery).await;
         let (store, identity) = match opened {
             Ok(opened) => opened,
             Err(exit) => return self.end(node, exit.code(), &exit),
@@ -411,6 +454,7 @@ impl Cluster {
         }
         self.greet(node, &desk, &env);
         desk.entitled().wait().await;
+        self.node(node).may_vote.set(true);
         for runner in runners {
             runner.entitle();
         }

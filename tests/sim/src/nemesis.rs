@@ -2,7 +2,8 @@
 //!
 //! One thing at a time is drawn, again and again, and most of them end by themselves some time later.
 //! Whatever is drawn, a majority of nodes keeps what it has written: power cuts and crashes lose only what
-//! was never durable.
+//! was never durable. Of what was durable one node at a time loses some or all; it is recovered, and before
+//! it is whole no other one falls. In the end all nodes are to be whole.
 
 use std::time::Duration;
 
@@ -59,9 +60,15 @@ pub struct Nemesis {
     random: Random,
     clocks_may_drift: bool,
     disks_fill: bool,
-    /// The node whose disk was wiped or rotted: it counts as down from then on. One of three or more.
+    /// The node whose disk was wiped or rotted last. One of three or more.
     victim: Option<NodeId>,
+    /// Whether that one rotted: then it may not know what it lost, and is wiped in the end.
+    has_rotted: bool,
 }
+
+/// What a process ends with whose directory others do not know, and one whose directory is damaged.
+const UNKNOWN_DIRECTORY: i32 = 20;
+const DAMAGED: i32 = 17;
 
 impl Nemesis {
     /// A nemesis of this cluster.
@@ -75,6 +82,7 @@ impl Nemesis {
             clocks_may_drift: !cluster.config().lease_reads,
             disks_fill: false,
             victim: None,
+            has_rotted: false,
         }
     }
 
@@ -131,9 +139,15 @@ impl Nemesis {
         }
     }
 
-    /// Ends all trouble: every node runs, every link is open, every disk works.
+    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk rotted gets
+    /// another one.
     pub fn heal(&mut self) {
         self.cluster.heal_network();
+        if let Some(rotted) = self.victim.filter(|_| self.has_rotted) {
+            self.cluster.crash(rotted, Crash::Process);
+            self.cluster.replace_data_dir(rotted);
+            self.cluster.boot_to_recover(rotted);
+        }
         for node in self.cluster.nodes() {
             let disk = self.cluster.machine(node).disk();
             disk.heal();
@@ -150,18 +164,16 @@ impl Nemesis {
     pub fn restart_ended(&mut self) {
         for node in self.cluster.nodes() {
             if !self.cluster.is_running(node) {
-                if self.cluster.ending(node) != Ending::None {
-                    self.cluster.machine(node).disk().heal();
+                match self.cluster.ending(node) {
+                    Ending::Exit { code: UNKNOWN_DIRECTORY, .. } => self.cluster.boot_to_recover(node),
+                    Ending::Exit { code: DAMAGED, .. } | Ending::None => self.cluster.boot(node),
+                    Ending::Exit { .. } => {
+                        self.cluster.machine(node).disk().heal();
+                        self.cluster.boot(node);
+                    }
                 }
-                self.cluster.boot(node);
             }
         }
-    }
-
-    /// The node that counts as down for good.
-    #[must_use]
-    pub fn victim(&self) -> Option<NodeId> {
-        self.victim
     }
 
     /// Whether this node may be the one that loses what it had written. A cluster that has not begun to serve
@@ -172,28 +184,34 @@ impl Nemesis {
             reports.iter().all(|(_, core)| core.replicas.iter().all(|replica| replica.commit_index.0 > 0));
         let cores = self.cluster.config().nodes * self.cluster.config().cores;
         let all_are_up = reports.len() == cores as usize;
-        self.victim.is_none()
+        let all_are_whole = self.cluster.nodes().into_iter().all(|node| self.cluster.is_whole(node));
+        !self.has_rotted
             && self.cluster.config().nodes >= 3
             && all_are_up
+            && all_are_whole
             && has_begun
             && self.cluster.is_up(node)
     }
 
-    /// Takes a node down and gives it an empty directory: the others know it with another, so it never comes
-    /// back.
+    /// Takes a node down and gives it an empty directory. The others know it with another: it is recovered,
+    /// at once or after it was refused.
     fn wipe(&mut self, node: NodeId) {
-        if self.may_fall(node) && self.random.index(4) == 0 {
+        if self.may_fall(node) && self.random.index(2) == 0 {
             self.victim = Some(node);
             self.cluster.crash(node, Crash::Process);
             self.cluster.replace_data_dir(node);
-            self.cluster.boot(node);
+            if self.random.index(2) == 0 {
+                self.cluster.boot_to_recover(node);
+            } else {
+                self.cluster.boot(node);
+            }
         }
     }
 
     /// Takes a node down and turns over one bit of its log: it starts only where the bit is of no batch.
     fn rot(&mut self, node: NodeId) {
         if self.may_fall(node) && self.random.index(4) == 0 {
-            self.victim = Some(node);
+            (self.victim, self.has_rotted) = (Some(node), true);
             self.cluster.crash(node, Crash::Process);
             let draws = (self.random.draw(), self.random.draw(), self.random.draw());
             self.cluster.rot(node, draws);

@@ -187,7 +187,8 @@ impl Run {
         Ok(())
     }
 
-    /// A healed cluster serves every shard and finishes every client, and its replicas become equal.
+    /// A healed cluster serves every shard and finishes every client, and its replicas become whole and
+    /// equal.
     fn progress(&mut self, workload: &Workload) -> Result<(), Failure> {
         let mut left = PROGRESS_MAX;
         let step = Duration::from_millis(250);
@@ -218,16 +219,14 @@ impl Run {
     }
 
     fn replicas_agree(&self) -> bool {
-        let mut reports = self.cluster.reports();
-        let victim = self.nemesis.victim();
-        reports.retain(|(node, _)| Some(*node) != victim);
-        let nodes = self.cluster.config().nodes - u32::from(victim.is_some());
-        let cores = nodes * self.cluster.config().cores;
+        let reports = self.cluster.reports();
+        let cores = self.cluster.config().nodes * self.cluster.config().cores;
         let of = |shard| {
             let replicas = reports.iter().flat_map(|(_, core): &(_, CoreStatus)| &core.replicas);
             replicas.filter(move |replica| replica.shard == shard)
         };
         reports.len() == cores as usize
+            && self.cluster.nodes().into_iter().all(|node| self.cluster.is_whole(node))
             && (0..self.cluster.config().shards).map(ShardId).all(|shard| {
                 let states: Vec<_> =
                     of(shard).map(|replica| (replica.applied_index, replica.state_digest)).collect();

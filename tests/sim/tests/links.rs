@@ -54,7 +54,8 @@ impl Scene {
         };
         let opening = env.clone();
         let opened = world.run(group, LONG, async move {
-            let (store, identity) = node::open_identity(&opening, &settings, 1).await.expect("a new one");
+            let (store, identity) =
+                node::open_identity(&opening, &settings, 1, None).await.expect("a new one");
             let place = (CoreId(0), 1);
             let core = node::open_core(&opening, &settings, &identity, place, &Planted::default()).await;
             (Hello::of(&identity), Desk::new(store, Hello::of(&identity)), core.expect("a new one").0)

@@ -14,7 +14,7 @@ use distribkv::log::record::Record;
 use distribkv::log::segment::decode_segment_header;
 use distribkv::log::{
     Append, DamageKind, Disagreement, FreshIdentity, Identity, IdentityStore, Lane, LaneConfig, NoteError,
-    OpenError, PlantedBug, RecoveredShard,
+    Noted, OpenError, PlantedBug, RecoveredAt, RecoveredShard,
 };
 use distribkv::raft::{Entry, HardState};
 
@@ -219,7 +219,19 @@ fn a_batch_of_another_history_is_found_by_the_chain() {
 }
 
 fn fresh() -> FreshIdentity {
-    FreshIdentity { node: NodeId(1), cluster: ClusterId(9), nodes: 3, shards: 8, lanes: 2, cluster_hash: 5 }
+    FreshIdentity {
+        node: NodeId(1),
+        cluster: ClusterId(9),
+        nodes: 3,
+        shards: 8,
+        lanes: 2,
+        cluster_hash: 5,
+        recovery: None,
+    }
+}
+
+fn noted(directory: u64) -> Noted {
+    Noted { directory: DirectoryId(directory), recovered_at: RecoveredAt::NEVER }
 }
 
 fn identified(env: &MemEnv, fresh: FreshIdentity) -> Result<(IdentityStore<MemEnv>, Identity), OpenError> {
@@ -231,22 +243,24 @@ fn identified(env: &MemEnv, fresh: FreshIdentity) -> Result<(IdentityStore<MemEn
 fn an_identity_is_kept_and_noted_ids_are_never_overwritten() {
     let env = MemEnv::default();
     let (mut store, made) = identified(&env, fresh()).expect("the directory is new");
-    let noted = env.run(async move {
-        let first = store.note(NodeId(2), DirectoryId(7)).await;
-        let again = store.note(NodeId(2), DirectoryId(7)).await;
-        let other = store.note(NodeId(2), DirectoryId(8)).await;
-        let stranger = store.note(NodeId(4), DirectoryId(8)).await;
+    let found = env.run(async move {
+        let first = store.note(NodeId(2), noted(7)).await;
+        let again = store.note(NodeId(2), noted(7)).await;
+        let other = store.note(NodeId(2), noted(8)).await;
+        let stranger = store.note(NodeId(4), noted(8)).await;
         store.entitle().await.expect("the disk works");
         (first.is_ok() && again.is_ok(), other, stranger)
     });
-    assert!(matches!(
-        noted,
-        (true, Err(NoteError::AnotherKnown { known: DirectoryId(7) }), Err(NoteError::NoSuchNode))
-    ));
+    match found {
+        (true, Err(NoteError::AnotherKnown { known }), Err(NoteError::NoSuchNode)) => {
+            assert_eq!(known, noted(7));
+        }
+        other => panic!("{other:?}"),
+    }
     let settings = FreshIdentity { cluster_hash: 6, lanes: 1, ..fresh() };
     let (_, kept) = identified(&env, settings).expect("nothing disagrees");
     assert_eq!((kept.directory, kept.lanes, kept.entitled, kept.cluster_hash), (made.directory, 2, true, 6));
-    assert_eq!(kept.noted.get(&NodeId(2)), Some(&DirectoryId(7)));
+    assert_eq!(kept.noted.get(&NodeId(2)), Some(&noted(7)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sim::run::{Failure, Options, run};
 const TRIES: u64 = 150;
 
 /// The mistakes, and the seed from which on each is found.
-const PLANTED: [(&str, u64); 17] = [
+const PLANTED: [(&str, u64); 18] = [
     ("ReplyFromDeposedLeader", 1),
     ("ResentWithoutAnswer", 5),
     ("RepeatsAdmitted", 5),
@@ -20,6 +20,7 @@ const PLANTED: [(&str, u64); 17] = [
     ("ReadBeforeFirstCommit", 3),
     ("CommitBeyondMatch", 5),
     ("SessionsLostOnRestart", 1),
+    ("WipedVotesInForgottenTerm", 1),
     ("AnswerNotStored", 1),
     ("AppendNotIdempotent", 1),
     ("RecoveryActsOnUnsynced", 6),

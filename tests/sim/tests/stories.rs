@@ -49,6 +49,161 @@ fn a_wiped_node_does_not_vote() {
     );
 }
 
+/// A node votes for a leader of a new term and acknowledges its entry, which the third node has not seen; it
+/// loses its disk, is recovered, and hears of that leader no more. If it voted as one that never voted, the
+/// other two would lead on without the entry, perhaps even in the same term.
+fn a_recovered_node_is_asked_for_a_vote(planted: Option<&str>) -> Option<Bytes> {
+    let story = Story::begin(planted);
+    let behind = story.leader().expect("the story begins with a leader");
+    let [one, other] = story.others(behind);
+    story.cluster.partition(&[behind], &[one, other]);
+    let led_by = |story: &Story, node| story.cluster.directory(node).first().and_then(|(_, of)| of.leader);
+    let is_led = |story: &Story| led_by(story, one).is_some_and(|leader| leader != behind);
+    story.wait(|story| is_led(story) && led_by(story, one) == led_by(story, other));
+    let leader = led_by(&story, one).expect("it was waited for");
+    let wiped = if leader == one { other } else { one };
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "a majority is there");
+    story.cluster.crash(wiped, Crash::Process);
+    story.cluster.replace_data_dir(wiped);
+    story.cluster.heal_network();
+    story.cluster.partition(&[leader], &[behind]);
+    story.cluster.boot_to_recover(wiped);
+    story.wait(|story| story.cluster.may_vote(wiped));
+    story.cluster.partition(&[leader], &[wiped, behind]);
+    story.pass(Duration::from_secs(3));
+    if planted.is_none() {
+        assert!(!story.cluster.is_whole(wiped), "who knows of its vote is not there");
+        story.cluster.heal_network();
+        story.wait(|story| story.cluster.is_whole(wiped));
+    }
+    story.value(behind)
+}
+
+#[test]
+fn a_recovered_node_does_not_vote_in_a_term_that_it_may_have_forgotten() {
+    assert_eq!(a_recovered_node_is_asked_for_a_vote(None), Some(Bytes::from_static(b"kept")));
+    assert_eq!(
+        a_recovered_node_is_asked_for_a_vote(Some("WipedVotesInForgottenTerm")),
+        None,
+        "the mistake loses what was acknowledged"
+    );
+}
+
+/// Takes a node down with its disk, and starts it with an empty one and the word that the old one is lost.
+fn lose_and_recover(story: &Story, node: NodeId) {
+    story.cluster.crash(node, Crash::Process);
+    story.cluster.replace_data_dir(node);
+    story.cluster.boot_to_recover(node);
+}
+
+/// A wiped node is refused, then recovered: with the table of a leader whose log is let go of, also where it
+/// crashes on its way and is started without the word. It counts from then on.
+#[test]
+fn a_wiped_node_is_recovered_and_counts() {
+    let story = with_small_tables();
+    let leader = story.leader().expect("the story begins with a leader");
+    let [wiped, third] = story.others(leader);
+    for _ in 0..60 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
+    }
+    story.cluster.crash(wiped, Crash::Power);
+    story.cluster.replace_data_dir(wiped);
+    story.boot(wiped.0);
+    assert_eq!(story.exit_code(wiped.0), Some(20), "{:?}", story.cluster.ending(wiped));
+    story.cluster.boot_to_recover(wiped);
+    for ms in [30, 1, 10, 100, 300] {
+        story.pass(Duration::from_millis(ms));
+        story.cluster.crash(wiped, Crash::Power);
+        story.cluster.boot(wiped);
+    }
+    story.wait(|story| story.cluster.is_whole(wiped));
+    let digest = |node| replica(&story, node).map(|replica| (replica.applied_index, replica.state_digest));
+    story.wait(|_| digest(wiped) == digest(leader));
+    story.cluster.crash(third, Crash::Power);
+    let asked = story.append(wiped, "!");
+    assert!(matches!(asked, Some(Ok(_))), "two of three are there: {asked:?}");
+    let wanted = format!("{}!", "0123456789".repeat(60));
+    assert_eq!(story.value(wiped).as_deref(), Some(wanted.as_bytes()));
+}
+
+/// Of three, both others have to tell what they know. One that is away is waited for.
+#[test]
+fn a_recovered_node_of_three_waits_for_both_others() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [wiped, away] = story.others(leader);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "all are there");
+    story.cluster.crash(away, Crash::Power);
+    lose_and_recover(&story, wiped);
+    story.pass(Duration::from_secs(5));
+    assert!(!story.cluster.may_vote(wiped) && story.cluster.is_up(wiped), "it waits, and does not end");
+    story.cluster.boot(away);
+    story.wait(|story| story.cluster.is_whole(wiped));
+    assert_eq!(story.value(wiped), Some(Bytes::from_static(b"kept")));
+}
+
+/// Of five, one may be away while another is recovered; when it comes back it hears of the new directory.
+#[test]
+fn who_was_away_learns_of_a_recovered_node() {
+    let story = Story::prepared(5, None);
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    let others: Vec<NodeId> = story.cluster.nodes().into_iter().filter(|node| *node != leader).collect();
+    let (wiped, away) = (others[0], others[1]);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "all are there");
+    story.cluster.crash(away, Crash::Power);
+    lose_and_recover(&story, wiped);
+    story.wait(|story| story.cluster.is_whole(wiped));
+    story.boot(away.0);
+    assert_eq!([wiped, away].map(|node| story.exit_code(node.0)), [None, None]);
+    story.cluster.crash(others[2], Crash::Power);
+    story.cluster.crash(others[3], Crash::Power);
+    assert!(matches!(story.append(away, "!"), Some(Ok(_))), "three of five are there, these two among them");
+    assert_eq!(story.value(wiped), Some(Bytes::from_static(b"kept!")));
+}
+
+/// A node is recovered twice. Neither of its lost directories is ever taken for its own again.
+#[test]
+fn lost_directories_are_refused_for_ever() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [wiped, _] = story.others(leader);
+    for value in ["a", "b"] {
+        assert!(matches!(story.append(leader, value), Some(Ok(_))), "all are there");
+        lose_and_recover(&story, wiped);
+        story.wait(|story| story.cluster.is_whole(wiped));
+    }
+    for lost in [0, 1] {
+        story.cluster.crash(wiped, Crash::Process);
+        story.cluster.put_back_data_dir(wiped, lost);
+        story.boot(wiped.0);
+        assert_eq!(story.exit_code(wiped.0), Some(20), "directory {lost}");
+        story.cluster.boot_to_recover(wiped);
+        story.pass(Duration::from_secs(3));
+        let code = if lost == 0 { 15 } else { 20 };
+        assert_eq!(story.exit_code(wiped.0), Some(code), "a directory that has voted is not made to forget");
+    }
+    story.cluster.put_back_data_dir(wiped, 2);
+    story.boot(wiped.0);
+    story.wait(|story| story.cluster.is_whole(wiped));
+    assert_eq!(story.value(wiped), Some(Bytes::from_static(b"ab")));
+}
+
+/// Of two, the other one alone knows everything.
+#[test]
+fn one_of_two_is_recovered() {
+    let story = Story::prepared(2, None);
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    for wiped in story.cluster.nodes() {
+        assert!(matches!(story.append(wiped, "x"), Some(Ok(_))), "both are there");
+        lose_and_recover(&story, wiped);
+        story.wait(|story| story.cluster.is_whole(wiped));
+    }
+    assert_eq!(story.value(NodeId(1)), Some(Bytes::from_static(b"xx")));
+}
+
 /// A forwarded change is held back on its way while leadership goes away from its receiver and comes back to
 /// it.
 fn a_late_call_arrives(planted: Option<&str>) -> Option<Bytes> {
