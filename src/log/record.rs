@@ -1,5 +1,5 @@
 //! One record of a batch: an entry, a hard state, a standing, the mark up to which a shard's entries were
-//! released, or that its log begins anew.
+//! released, or that its log begins anew. Its format is its batch's, version 1.
 //!
 //! ```text
 //!  0        1         4        8        16       24        28

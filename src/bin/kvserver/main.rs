@@ -1,6 +1,8 @@
-//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine.
+//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine; and what looks into the data
+//! directory of a node that does not run.
 
 mod args;
+mod inspect;
 mod local;
 mod ready;
 mod serve;
@@ -20,15 +22,17 @@ fn main() {
     let cli = Cli::parse_from(flags::with_two_dashes(std::env::args_os(), &Cli::command()));
     let code = match cli.command {
         Some(Command::Local(args)) => local::run(&args),
-        None => match run_node(&cli.node) {
-            Ok(()) => 0,
-            Err(exit) => {
-                eprintln!("kvserver: {exit}");
-                exit.code()
-            }
-        },
+        Some(Command::Verify(args)) => inspect::verify(&args).unwrap_or_else(say),
+        Some(Command::Dump(args)) => inspect::dump(&args).map_or_else(say, |()| 0),
+        None => run_node(&cli.node).map_or_else(say, |()| 0),
     };
     std::process::exit(code);
+}
+
+/// Says why the process ends; its exit code.
+fn say(exit: Exit) -> i32 {
+    eprintln!("kvserver: {exit}");
+    exit.code()
 }
 
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {
