@@ -55,6 +55,7 @@
 //! - [`route`] says where a request goes and what carries it.
 //! - [`shard`] drives replicas: raft's decisions into log, state machine and outbox; it makes the tables that
 //!   stand for the log, and fetches those of others.
+//! - [`inspect`] looks into the data directory of a node that does not run, and changes nothing.
 //! - [`host`] is a node in production: cores, mesh, links; [`edge`] speaks gRPC.
 //! - [`env`](mod@env) is the one seam: clock, chance, tasks and files. The simulator (`tests/sim`) implements
 //!   it too, and runs everything above it unchanged, whole clusters at a time.
@@ -74,6 +75,7 @@ pub mod kv;
 pub mod log;
 pub mod route;
 pub mod shard;
+pub mod inspect;
 pub mod host;
 pub mod edge;
 pub mod wire;

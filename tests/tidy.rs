@@ -31,7 +31,7 @@ const LINE_CHARS_MAX: usize = 110;
 const NESTING_MAX: usize = 3;
 
 /// The modules that each module of `src/` may name. The binaries name everything.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("ids", &[]),
     ("raft", &["ids"]),
     ("kv", &["ids"]),
@@ -43,6 +43,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("route", &["ids", "raft", "kv"]),
     ("shard", &["ids", "raft", "kv", "log", "route", "env", "config"]),
     ("host", &["ids", "raft", "kv", "log", "route", "shard", "env", "config"]),
+    ("inspect", &["ids", "raft", "kv", "log", "env"]),
     ("edge", &["ids", "kv", "route", "shard", "wire", "env", "config"]),
     ("client", &["ids", "route", "wire"]),
 ];

@@ -1,4 +1,4 @@
-//! The form of parcels on a link.
+//! The form of parcels on a link: version 1, as the last byte of the magic says.
 //!
 //! ```text
 //! link     magic 8 B "DKVLINK1" | hello 56 B  ──►

@@ -1,4 +1,5 @@
-//! A batch: what one durable write carries. Records of any number of the lane's shards under one header.
+//! A batch: what one durable write carries. Records of any number of the lane's shards under one header. This
+//! is format version 1; later versions read it.
 //!
 //! ```text
 //!  0       4        6         8      12      16        24         32

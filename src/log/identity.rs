@@ -1,5 +1,6 @@
 //! Who a data directory is: its node, its cluster, its own random id, and the directories of the other nodes
-//! that it has noted. Kept in a [`TwinFile`], durable before the first hello.
+//! that it has noted. Kept in a [`TwinFile`], durable before the first hello. This is version 1 of a data
+//! directory; later versions read it.
 //!
 //! ```text
 //! payload:  0        4      8       12       16      20         24
@@ -321,7 +322,11 @@ fn encode(identity: &Identity) -> Vec<u8> {
     out
 }
 
-fn decode(payload: &[u8], path: &Path) -> Result<Option<Identity>, OpenError> {
+/// Reads the payload of an identity, whose copy is at `path`; `None` where it makes no sense.
+///
+/// # Errors
+/// It is of a version that this build does not know.
+pub fn decode(payload: &[u8], path: &Path) -> Result<Option<Identity>, OpenError> {
     let mut source = Source::new(payload);
     let format = source.u32().unwrap_or(0);
     if format != 0 && format != DIRECTORY_FORMAT {

@@ -1,5 +1,5 @@
 //! A lane's manifest: which segments there are, with what salt, and where each of them ends; and the table of
-//! each shard that has one.
+//! each shard that has one. This is what a copy of format version 1 holds; later versions read it.
 //!
 //! ```text
 //! payload:  0      4          8                16            20       24

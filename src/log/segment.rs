@@ -1,4 +1,5 @@
 //! A segment: one file of a lane's log, of a fixed size, written over with zeros before its first batch.
+//! This is format version 1, of its batches too; later versions read it.
 //!
 //! ```text
 //! block 0: 0       4        6         8      12        16           24     32      40         44

@@ -1,4 +1,5 @@
-//! A small file that is kept twice: a lane's manifest, a node's identity.
+//! A small file that is kept twice: a lane's manifest, a node's identity. This is format version 1; later
+//! versions read it.
 //!
 //! ```text
 //!  0       4        6      8            16       20         24
@@ -33,8 +34,10 @@ use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
 /// The longest payload.
 pub const TWIN_BYTES_MAX: usize = 4 << 20;
 
+/// The version of a copy.
+pub const FORMAT: u16 = 1;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"dKVt");
-const FORMAT: u16 = 1;
 const HEADER_BYTES: usize = 24;
 const CHECKSUM_AT: usize = 20;
 
@@ -243,13 +246,20 @@ async fn read_whole<E: Env>(env: &E, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-struct Copy<'a> {
-    format: u16,
-    generation: u64,
-    payload: &'a [u8],
+/// A whole copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy<'a> {
+    /// Its version: only of [`FORMAT`] is the payload what is drawn here.
+    pub format: u16,
+    /// Its generation.
+    pub generation: u64,
+    /// What it holds.
+    pub payload: &'a [u8],
 }
 
-fn decode(bytes: &[u8], kind: TwinKind) -> Option<Copy<'_>> {
+/// Reads a copy from the bytes of its file; `None` where it is not whole, or not of this kind.
+#[must_use]
+pub fn decode(bytes: &[u8], kind: TwinKind) -> Option<Copy<'_>> {
     let mut fields = Source::new(bytes);
     let magic = fields.u32()?;
     let format_and_kind = fields.u32()?;

@@ -61,6 +61,11 @@ impl File {
         State::from_table(config, index, &self.part(sessions.offset, sessions.padded_length()))
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
     /// Its length in bytes.
     pub fn length(&self) -> usize {
         self.0.len()

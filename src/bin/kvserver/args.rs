@@ -57,6 +57,12 @@ pub enum Command {
     /// hash of the file becomes part of the cluster's id: a node that was not restored from it is refused by
     /// the others. Revisions begin ahead of the backup's, and all sessions are ended.
     Restore(RestoreArgs),
+    /// Check the data directory of a node that does not run. Nothing in it is changed.
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
+    /// Print what is in the data directory of a node that does not run, one fact a line. Nothing in it is
+    /// changed.
+    Dump(DumpArgs),
 }
 
 /// The flags of `kvserver restore`.
@@ -68,6 +74,51 @@ pub struct RestoreArgs {
     /// The node to restore: its directory must be empty, or not be there.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+const VERIFY_HELP: &str =
+    "Checked are identity and manifests (both copies), the header of every segment, the \
+checksum, order and chain of every batch, the entries of every shard, and of every table each block, key and \
+digest. One line for each thing that is found, and a summary.
+
+Exit codes:
+  0   clean; what a crash leaves (a torn tail, files that no manifest names) is told as a note
+  1   a file could not be read
+  2   wrong usage
+  3   damaged, and repairable: from the other copy of a manifest or identity, or from the other nodes
+  4   fatal: both copies of a manifest or identity are lost, an unknown format, or a cluster of one node
+  10  data directory in use";
+
+/// The flags of `kvserver verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Where the node keeps its data.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// The flags of `kvserver dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Where the node keeps its data.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Print each fact as an object of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Only records and tables of this shard.
+    #[arg(long, value_name = "N")]
+    pub shard: Option<u32>,
+    /// Only batches of this segment, in hexadecimal digits as in its name, and no tables.
+    #[arg(long, value_name = "ID", value_parser = segment_id)]
+    pub segment: Option<u64>,
+    /// Values, and not only their lengths; of long ones the beginning.
+    #[arg(long)]
+    pub values: bool,
+}
+
+fn segment_id(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|error| format!("{error}: hexadecimal digits, as in seg-ID.log"))
 }
 
 /// The flags of `kvserver local`.

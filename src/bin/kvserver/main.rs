@@ -1,6 +1,8 @@
-//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine.
+//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine; and what looks into the data
+//! directory of a node that does not run.
 
 mod args;
+mod inspect;
 mod local;
 mod ready;
 mod restore;
@@ -23,6 +25,8 @@ fn main() {
     let code = match cli.command {
         Some(Command::Local(args)) => local::run(&args),
         Some(Command::Restore(args)) => code_of(restore::run(&args)),
+        Some(Command::Verify(args)) => inspect::verify(&args).unwrap_or_else(say),
+        Some(Command::Dump(args)) => code_of(inspect::dump(&args)),
         None => code_of(run_node(&cli.node)),
     };
     std::process::exit(code);
@@ -30,13 +34,13 @@ fn main() {
 
 /// The exit code, when what there is to say is said.
 fn code_of(ended: Result<(), Exit>) -> i32 {
-    match ended {
-        Ok(()) => 0,
-        Err(exit) => {
-            eprintln!("kvserver: {exit}");
-            exit.code()
-        }
-    }
+    ended.map_or_else(say, |()| 0)
+}
+
+/// Says why the process ends; its exit code.
+fn say(exit: Exit) -> i32 {
+    eprintln!("kvserver: {exit}");
+    exit.code()
 }
 
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {

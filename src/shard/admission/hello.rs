@@ -1,4 +1,5 @@
-//! What nodes say to each other before anything else, and its form: a hello, and the verdict on it.
+//! What nodes say to each other before anything else, and its form: a hello, and the verdict on it. This is
+//! version 1, which the hello names: of parcels and frames too.
 //!
 //! ```text
 //! hello     0        4      8      12      16        24          32         40            48             56

@@ -1,0 +1,60 @@
+//! Reads a segment batch by batch, through a window.
+
+use std::io;
+
+use crate::env::BLOCK_BYTES;
+use crate::log::batch::{Batch, NotABatch, Place, peek_bytes};
+
+use super::files::Files;
+
+/// How much of a segment is read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A segment that is being read.
+pub(super) struct SegmentReader<'a, F: Files> {
+    files: &'a F,
+    file: &'a str,
+    place: Place,
+    bytes: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'a, F: Files> SegmentReader<'a, F> {
+    /// Reads this many bytes of a segment whose batches belong to `place`.
+    pub(super) fn new(files: &'a F, file: &'a str, place: Place, bytes: u64) -> Self {
+        Self { files, file, place, bytes, window: Vec::new(), window_at: 0 }
+    }
+
+    /// The block at an offset; shorter only where the file ends.
+    pub(super) fn block(&mut self, offset: u64) -> io::Result<&[u8]> {
+        self.slice(offset, BLOCK_BYTES)
+    }
+
+    /// The batch at a block, if there is one.
+    pub(super) fn batch_at(&mut self, offset: u64) -> io::Result<Result<Batch<'_>, NotABatch>> {
+        let place = self.place;
+        let room = self.bytes.saturating_sub(offset);
+        if room < BLOCK_BYTES as u64 {
+            return Ok(Err(NotABatch::Magic));
+        }
+        let len = match peek_bytes(self.slice(offset, BLOCK_BYTES)?, &place) {
+            Ok(len) if len as u64 > room => return Ok(Err(NotABatch::Length)),
+            Ok(len) => len,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(Batch::decode(self.slice(offset, len)?, &place))
+    }
+
+    fn slice(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let window_end = self.window_at + self.window.len() as u64;
+        if at < self.window_at || at + len as u64 > window_end {
+            let rest = usize::try_from(self.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
+            self.window = self.files.read(self.file, at, len.max(WINDOW_BYTES).min(rest))?;
+            self.window_at = at;
+        }
+        let start = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
+        let end = start.saturating_add(len).min(self.window.len());
+        Ok(self.window.get(start..end).unwrap_or_default())
+    }
+}
