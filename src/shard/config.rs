@@ -92,7 +92,9 @@ pub struct Snapshots {
     pub changes_bytes_min: usize,
     /// After this time fewer changes are enough.
     pub every: Duration,
-    /// Bytes of entries that are merged before others have their turn: some tens of microseconds.
+    /// How long a merge goes on before others have their turn.
+    pub step_time: Duration,
+    /// The most bytes of entries that are merged meanwhile, by whatever clock.
     pub step_bytes: usize,
     /// How long a merge rests between two steps.
     pub rest: Duration,
@@ -129,6 +131,7 @@ pub struct Limits {
     /// Calls of this core's edge that have no answer yet. Fewer than half the numbers a receiver remembers.
     pub calls_max: usize,
     /// Events that wait for a turn.
+            step_time: Duration::from_micros(50),
     pub inbox_max: usize,
     /// Bytes that wait to leave for one place.
     pub outbox_bytes_max: usize,

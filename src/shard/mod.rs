@@ -44,6 +44,8 @@ mod apply;
 mod table;
 mod cache;
 mod snapshot;
+mod load;
+mod warm;
 mod fetch;
 mod install;
 mod streams;
