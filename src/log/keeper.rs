@@ -306,6 +306,7 @@ impl<E: Env> State<E> {
     /// Forgets a segment; says whether its file is kept to be used again.
     fn forget(&mut self, id: SegmentId) -> bool {
         self.open_files.retain(|(open, _)| *open != id);
+        self.recent.forget(id);
         self.restated = None;
         let Some(segment) = self.segments.remove(&id) else { return false };
         let is_kept = segment.filled == FilledBy::ThisProcess && self.free.len() < FREE_MAX;

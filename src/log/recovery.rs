@@ -54,6 +54,7 @@ use super::manifest::{ManifestFile, Mark, SegmentMeta, TableRef, table_name, tab
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::Queue;
+use super::recent::Recent;
 use super::record::RecordError;
 use super::segment::{SEGMENT_DATA_AT, segment_name, segment_of_name};
 use super::twin::{Copies, TwinKind, TwinReport};
@@ -182,6 +183,7 @@ pub(super) async fn recover<E: Env>(
         flown: Vec::new(),
         buffers: Buffers::new(),
         open_files: Vec::new(),
+        recent: Recent::default(),
         space: Space::Enough,
         batches: 0,
         last_write: Duration::ZERO,
