@@ -11,6 +11,7 @@
 //! - [`mesh`] connects the cores of a node.
 //! - [`peers`] is what core 0 knows of the other nodes, and says of them.
 //! - [`node`] starts a core: identity, lanes, recovery, runner; and ends it.
+//! - [`found`] is what a core finds then, and how long it took.
 //! - [`exit`] says what ends the process and with which code.
 //!
 //! Invariants:
@@ -21,6 +22,7 @@
 //! to [`link::serve_incoming`] and everything else to the edge.
 
 pub mod exit;
+pub mod found;
 pub mod frame;
 pub mod link;
 pub mod mesh;
