@@ -29,6 +29,7 @@ use goldenscript::{Argument, Context, Runner};
 
 use kv_tables::{File, base_of, base_of_query};
 
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod kv_tables;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;

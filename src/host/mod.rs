@@ -12,6 +12,7 @@
 //! - [`peers`] is what core 0 knows of the other nodes, and says of them.
 //! - [`node`] starts a core: identity, lanes, recovery, runner; and ends it.
 //! - [`restore`] makes a data directory from a backup.
+//! - [`found`] is what a core finds then, and how long it took.
 //! - [`exit`] says what ends the process and with which code.
 //!
 //! Invariants:
@@ -22,6 +23,7 @@
 //! to [`link::serve_incoming`] and everything else to the edge.
 
 pub mod exit;
+pub mod found;
 pub mod frame;
 pub mod link;
 pub mod mesh;

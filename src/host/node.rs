@@ -12,11 +12,11 @@ use std::time::Duration;
 use crate::config::{self, Settings};
 use crate::env::Env;
 use crate::host::exit::Exit;
+use crate::host::found::Found;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
 use crate::kv;
 use crate::log::{
     self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, RecoveredAt,
-    Survivor,
 };
 use crate::raft;
 use crate::route::place::{Layout, Place};
@@ -81,27 +81,6 @@ impl Planted {
     }
 }
 
-/// What a core found when it opened its lanes.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Lanes of this core.
-    pub lanes: usize,
-    /// Segments with batches in them.
-    pub segments: usize,
-    /// Bytes of batches.
-    pub bytes: u64,
-    /// Where a torn tail was cut, one line each.
-    pub cuts: Vec<String>,
-    /// What is damaged in the log and was gone round, one line each.
-    pub damages: Vec<String>,
-    /// The shards that lost something by it: their peers have it.
-    pub lost: Vec<Survivor>,
-    /// What each shard's log knows to be committed: to be applied before the node is ready.
-    pub committed: BTreeMap<ShardId, Index>,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
 /// Opens the identity of a node's data directory, or makes it. `recovery` is the time where whoever starts
 /// the node says that its directory is lost.
 pub async fn open_identity<E: Env>(
@@ -138,31 +117,26 @@ pub async fn open_core<E: Env>(
     (core, cores): (CoreId, u32),
     planted: &Planted,
 ) -> Result<(Runner<E>, Found), Exit> {
-    let began = env.now();
     let dir = settings.data_dir();
     let layout = Layout::new(identity.nodes, identity.shards, identity.lanes, cores);
     let mut found = Found::default();
     let mut lanes = BTreeMap::new();
     let mut starts = Vec::new();
     for lane in layout.lanes_of(core) {
+        let began = env.now();
         let lane_config = lane_config(settings, (&layout, lane), planted);
         let opened = Lane::open(env.clone(), &dir.join(lane_dir(lane)), lane_config).await;
         let (opened, recovery) = opened.map_err(|source| Exit::Open { dir: dir.clone(), source })?;
-        found.lanes += 1;
-        found.segments += recovery.segments;
-        found.bytes += recovery.bytes;
-        found.cuts.extend(recovery.cut.as_ref().map(ToString::to_string));
-        found.damages.extend(recovery.damages.iter().map(ToString::to_string));
-        found.lost.extend(recovery.survivors.iter().filter(|survivor| survivor.has_lost));
+        let recovered = env.now();
+        found.add_lane(lane, &recovery, recovered.since(began));
         let of_lane = starts_of(env, (identity, &layout, lane), (&opened, recovery)).await?;
-        found.committed.extend(of_lane.iter().map(|start| (start.shard, start.recovered.hard_state.commit)));
+        found.add_shards(&of_lane, env.now().since(recovered));
         starts.extend(of_lane);
         lanes.insert(lane, opened);
     }
     let config = runner_config(settings, identity, Place { node: identity.node, core }, layout, planted);
     let runner = Runner::new(env.clone(), config, lanes, starts);
     let runner = runner.map_err(|source| Exit::Unreadable { dir, source })?;
-    found.elapsed = env.now().since(began);
     Ok((runner, found))
 }
 

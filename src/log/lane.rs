@@ -33,6 +33,7 @@ use super::manifest::{ManifestFile, Mark, TableRef};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::{FIXED_BYTES_MAX, Origin, Pending, Queue};
+use super::recent::Recent;
 use super::record::{RECORD_HEADER_BYTES, entry_bytes};
 use super::recovery::{Recovery, recover};
 
@@ -282,6 +283,7 @@ pub(super) struct State<E: Env> {
     pub flown: Vec<Completed>,
     pub buffers: Buffers<E>,
     pub open_files: Vec<(SegmentId, Rc<E::File>)>,
+    pub recent: Recent,
     pub space: Space,
     pub batches: u64,
     pub last_write: Duration,

@@ -68,6 +68,7 @@ pub mod manifest;
 mod planted;
 mod queue;
 mod reader;
+mod recent;
 pub mod record;
 pub mod recovery;
 mod scan;

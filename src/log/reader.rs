@@ -4,7 +4,7 @@
 //! Invariants:
 //! - What is returned was durable, and of one history: a read that was overtaken by a replacement of entries
 //!   ends before it, or begins again.
-//! - Every batch is checked again whenever it is read; damage found so is an answer, never a guess.
+//! - Every batch is checked again whenever it is read from the disk; damage found so is an answer, never a guess.
 //! - A segment that is being read is not released.
 //!
 //! It lives on its lane's core. It deliberately caches no data: entries that are asked for often are still in
@@ -22,6 +22,7 @@ use super::batch::{Batch, NotABatch, Place, SegmentId};
 use super::error::{Damage, DamageKind, Doing, LogFailure, ReadError};
 use super::index::Span;
 use super::lane::{Lane, Shared};
+use super::recent::{Asked, BatchAt};
 use super::record::{Record, RecordError};
 use super::segment::segment_name;
 
@@ -42,6 +43,19 @@ impl<E: Env> Drop for Pin<E> {
             segment.readers -= 1;
         }
         self.shared.chores.raise();
+    }
+}
+
+/// A batch that is being read: who else waits for it hears of it, whatever comes of this.
+struct Coming<E: Env> {
+    shared: Rc<Shared<E>>,
+    at: BatchAt,
+    bytes: Option<Rc<Vec<u8>>>,
+}
+
+impl<E: Env> Drop for Coming<E> {
+    fn drop(&mut self) {
+        self.shared.state.borrow_mut().recent.arrived(self.at, self.bytes.as_ref());
     }
 }
 
@@ -112,7 +126,24 @@ impl<E: Env> Lane<E> {
         }
     }
 
-    async fn read_batch(&self, span: &Span, salt: u64) -> Result<Vec<u8>, ReadError> {
+    /// A batch that was checked: of those that were read lately, or from the disk.
+    async fn read_batch(&self, span: &Span, salt: u64) -> Result<Rc<Vec<u8>>, ReadError> {
+        let at = (span.at.segment, span.at.offset);
+        loop {
+            let asked = self.shared.state.borrow_mut().recent.ask(at);
+            match asked {
+                Asked::Here(bytes) => return Ok(bytes),
+                Asked::Coming(here) => drop(here.await),
+                Asked::Yours => break,
+            }
+        }
+        let mut coming = Coming { shared: Rc::clone(&self.shared), at, bytes: None };
+        let bytes = Rc::new(self.read_from_disk(span, salt).await?);
+        coming.bytes = Some(Rc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    async fn read_from_disk(&self, span: &Span, salt: u64) -> Result<Vec<u8>, ReadError> {
         let segment = span.at.segment;
         let _pin = self.pin(segment);
         let path = self.shared.dir.join(segment_name(segment));

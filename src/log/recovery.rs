@@ -59,6 +59,7 @@ use super::manifest::{ManifestFile, Mark, SegmentMeta, TableRef, table_name, tab
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
 use super::queue::Queue;
+use super::recent::Recent;
 use super::record::{
     END_BYTES, HARD_STATE_BYTES, RELEASED_BYTES, Record, RecordError, STANDING_RECORD_BYTES,
 };
@@ -202,6 +203,7 @@ pub(super) async fn recover<E: Env>(
         flown: Vec::new(),
         buffers: Buffers::new(),
         open_files: Vec::new(),
+        recent: Recent::default(),
         space: Space::Enough,
         batches: 0,
         last_write: Duration::ZERO,

@@ -182,6 +182,15 @@ impl<E: Env> Replica<E> {
         self.raft.cached(index).cloned()
     }
 
+    /// An entry in memory, wherever it is.
+    fn at_hand(&self, index: Index) -> Option<&Entry> {
+        let first = self.fetched.front().map_or(index.next(), |entry| entry.index);
+        let place = index.0.checked_sub(first.0).and_then(|place| usize::try_from(place).ok());
+        let fetched = place.and_then(|place| self.fetched.get(place));
+        let is_it = |entry: &&Entry| entry.index == index && self.raft.term_at(index) == Some(entry.term);
+        fetched.filter(is_it).or_else(|| self.raft.cached(index))
+    }
+
     fn fetch_for_apply(&mut self, first: Index, turn: &mut Turn<'_>) {
         let last = self.committed.min(self.raft.persisted_index());
         assert!(first <= last, "shard {}: entry {first} is neither in memory nor on disk", self.shard);
@@ -243,7 +252,7 @@ impl<E: Env> Replica<E> {
     ) {
         let behind = entry.index.0 + 1..=self.committed.0.min(entry.index.0 + LOOK_AHEAD_ENTRIES_MAX);
         for index in behind {
-            let Some(entry) = self.raft.cached(Index(index)).filter(|entry| !entry.data.is_empty()) else {
+            let Some(entry) = self.at_hand(Index(index)).filter(|entry| !entry.data.is_empty()) else {
                 break;
             };
             if handles.len() >= LOOK_AHEAD_BLOCKS_MAX {

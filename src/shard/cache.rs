@@ -5,9 +5,12 @@
 //! the hand last passed is passed once more. It costs a flag a use, and one scan does not empty the cache of
 //! what is read again and again.
 //!
+//! A table that takes the place of another would begin without a block in memory, and every change to a key
+//! of it would wait for the disk: see `warm`, which brings blocks in while the table is made.
+//!
 //! Invariants:
 //! - The blocks kept count at most `bytes_max` bytes, or are one block.
-//! - Every block in it was checked when it was read.
+//! - Every block in it was checked when it came in.
 //!
 //! One for each core, shared by the replicas of the core. It deliberately does not read files.
 
@@ -21,7 +24,7 @@ use crate::kv::table::{Block, BlockHandle};
 /// The blocks that a core keeps.
 pub(crate) struct BlockCache {
     blocks: BTreeMap<BlockHandle, Kept>,
-    /// Every block once, in the order in which the hand passes them.
+    /// Every block once, in the order in which the hand passes them; and some that are gone.
     order: VecDeque<BlockHandle>,
     bytes: usize,
     bytes_max: usize,
@@ -43,30 +46,58 @@ impl BlockCache {
 
     /// Keeps a block, and lets go of others where there is no room.
     pub(crate) fn insert(&mut self, block: Block) {
+        self.keep(block, false);
+    }
+
+    /// Keeps a block of a table that is not read yet: it is passed once before it has to go.
+    pub(crate) fn insert_ahead(&mut self, block: Block) {
+        self.keep(block, true);
+    }
+
+    fn keep(&mut self, block: Block, was_used: bool) {
         let (handle, bytes) = (block.handle(), block.memory_bytes());
-        if self.blocks.insert(handle, Kept { block, was_used: false }).is_none() {
+        if self.blocks.insert(handle, Kept { block, was_used }).is_none() {
             self.order.push_back(handle);
             self.bytes += bytes;
         }
         while self.bytes > self.bytes_max && self.order.len() > 1 {
             self.pass();
         }
-        assert_eq!(self.order.len(), self.blocks.len(), "every block is passed once a round");
+        let (order, blocks) = (self.order.len(), self.blocks.len());
+        assert!(order >= blocks, "of {blocks} blocks only {order} are passed in a round");
+    }
+
+    /// Whether nothing has to go for so many bytes more.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// A block, where it is kept. That it was asked for so is no use that keeps it longer.
+    pub(crate) fn peek(&self, handle: &BlockHandle) -> Option<Block> {
+        self.blocks.get(handle).map(|kept| kept.block.clone())
     }
 
     /// Lets go of the blocks of a table that is no more.
     pub(crate) fn forget_table(&mut self, salt: u64) {
+        while self.forget_some(salt, usize::MAX) {}
+    }
+
+    /// Lets go of some blocks of a table that is no more. Whether there are more of them.
+    pub(crate) fn forget_some(&mut self, salt: u64, count: usize) -> bool {
         let (first, last) = (
             BlockHandle { table: salt, offset: 0, length: 0 },
             BlockHandle { table: salt, offset: u64::MAX, length: u32::MAX },
         );
-        let gone: Vec<BlockHandle> = self.blocks.range(first..=last).map(|(handle, _)| *handle).collect();
+        let of_table = self.blocks.range(first..=last).map(|(handle, _)| *handle);
+        let gone: Vec<BlockHandle> = of_table.take(count).collect();
         for handle in &gone {
             self.remove(handle);
         }
-        if !gone.is_empty() {
+        let has_more = gone.len() == count;
+        if !has_more {
             self.order.retain(|handle| handle.table != salt);
         }
+        has_more
     }
 
     fn get(&mut self, handle: &BlockHandle) -> Option<Block> {

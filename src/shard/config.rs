@@ -95,7 +95,9 @@ pub struct Snapshots {
     pub changes_bytes_min: usize,
     /// After this time fewer changes are enough.
     pub every: Duration,
-    /// Bytes of entries that are merged before others have their turn: some tens of microseconds.
+    /// How long a merge goes on before others have their turn.
+    pub step_time: Duration,
+    /// The most bytes of entries that are merged meanwhile, by whatever clock.
     pub step_bytes: usize,
     /// How long a merge rests between two steps.
     pub rest: Duration,
@@ -117,6 +119,7 @@ impl Default for Snapshots {
             changes_bytes_min: 4 << 20,
             every: Duration::from_secs(30),
             step_bytes: 64 << 10,
+            step_time: Duration::from_micros(50),
             rest: Duration::from_micros(100),
             keep_entries: 4096,
             log_segments_max: 8,

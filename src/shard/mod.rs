@@ -45,6 +45,8 @@ mod table;
 mod cache;
 mod snapshot;
 mod space;
+mod load;
+mod warm;
 mod fetch;
 mod install;
 mod repair;

@@ -34,6 +34,7 @@ use crate::ids::{NodeId, ShardId};
 use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
+use crate::shard::cache::SharedCache;
 use crate::shard::config::{Config, Snapshots};
 use crate::shard::fetch::remove_parts;
 use crate::shard::repair::Spoil;
@@ -41,6 +42,7 @@ use crate::shard::replica::Replica;
 use crate::shard::runner::Runner;
 use crate::shard::space::is_full;
 use crate::shard::table::{OpenTable, TableFile, TableReadError, footer_checksum, open_table};
+use crate::shard::warm::Warming;
 
 /// How long a shard rests whose table could not be written.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -48,12 +50,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Keys of a memtable that are let go of at once.
 pub(crate) const RETIRED_KEYS: usize = 1024;
 
+/// Blocks of a table that is no more that are let go of at once.
+const RETIRED_BLOCKS: usize = 256;
+
+/// How much is merged before it is looked at the clock.
+const SLICE_BYTES: usize = 8 << 10;
+
 /// What a snapshot is made of.
 pub(crate) struct Job<E: Env> {
     shard: ShardId,
     frozen: Frozen,
     below: Option<(Rc<TableIndex>, Rc<TableFile<E>>)>,
     lane: Lane<E>,
+    cache: SharedCache,
     settings: Snapshots,
     salt: u64,
     /// How much of it is written.
@@ -173,14 +182,13 @@ impl<E: Env> Replica<E> {
         let written = Rc::clone(&self.changes.written);
         let below = self.state.table().cloned().zip(self.table.clone());
         let (shard, lane, settings) = (self.shard, self.lane.clone(), config.snapshots);
-        Job { shard, frozen, below, lane, settings, salt: salt.max(1), written }
+        let cache = Rc::clone(&self.cache);
+        Job { shard, frozen, below, lane, cache, settings, salt: salt.max(1), written }
     }
 
     /// The table is there, and the manifest names it. What is let go of.
     pub(crate) fn install_snapshot(&mut self, table: OpenTable<E>, keep_entries: u64) -> Retired {
-        if let Some(before) = self.table.replace(Rc::new(table.file)) {
-            self.cache.borrow_mut().forget_table(before.salt());
-        }
+        self.table = Some(Rc::new(table.file));
         (self.changes.is_running, self.changes.found_no_room) = (false, false);
         self.changes.written.set(0);
         let retired = self.state.install_table(table.index);
@@ -224,7 +232,8 @@ impl fmt::Display for Failure {
 /// Makes the table, has the manifest name it, and installs it.
 pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
     let (shard, began) = (job.shard, env.now());
-    let (lane, settings) = (job.lane.clone(), job.settings);
+    let (lane, settings, cache) = (job.lane.clone(), job.settings, Rc::clone(&job.cache));
+    let before = job.below.as_ref().map(|(index, _)| index.salt());
     let made = make(&env, &job).await;
     // Nobody but the state may hold what was frozen when the state lets go of it.
     drop(job);
@@ -244,6 +253,9 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
                 tracing::warn!(%shard, %source, "what is left of a fetched table could not be removed");
             }
             while retired.drop_some(RETIRED_KEYS) {
+                env.sleep(settings.rest).await;
+            }
+            while before.is_some_and(|salt| cache.borrow_mut().forget_some(salt, RETIRED_BLOCKS)) {
                 env.sleep(settings.rest).await;
             }
         }
@@ -270,6 +282,7 @@ async fn make<E: Env>(env: &E, job: &Job<E>) -> Result<(TableRef, OpenTable<E>),
         Err(failure) => Err(failure),
     };
     if made.is_err() {
+        job.cache.borrow_mut().forget_table(job.salt);
         // It may not even have been made, and no manifest names it: the next start removes it.
         let _ = env.remove(&path).await;
     }
@@ -280,20 +293,27 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
     let failed = |source| Failure::Write { path: path.to_path_buf(), source };
     let file = env.open(path, OpenMode::Create).await.map_err(failed)?;
     let below = job.below.as_ref();
-    let mut merge = Merge::new(job.frozen.clone(), below.map(|(index, _)| Rc::clone(index)), job.salt);
+    let index_below = below.map(|(index, _)| Rc::clone(index));
+    let warming = Warming::new(Rc::clone(&job.cache), index_below.clone());
+    let mut merge = Merge::new(job.frozen.clone(), index_below, job.salt);
+    let mut turn = MergeTurn::new(env, &job.settings);
     let mut checksum = 0;
     loop {
-        match merge.step(job.settings.step_bytes).map_err(Failure::Merge)? {
-            MergeStep::Again => env.sleep(job.settings.rest).await,
+        match merge.step(SLICE_BYTES).map_err(Failure::Merge)? {
+            MergeStep::Again => turn.merged(SLICE_BYTES).await,
             MergeStep::Block(handle) => {
                 let (_, file) = below.expect("blocks are asked for of a table below");
-                merge.feed(file.block(handle).await.map_err(Failure::Read)?);
+                match warming.at_hand(&handle) {
+                    Some(block) => merge.feed(block),
+                    None => merge.feed(turn.other(file.block(handle)).await.map_err(Failure::Read)?),
+                }
             }
             MergeStep::Output => {
                 while let Some(chunk) = merge.take_output() {
                     checksum = last_page_checksum(&chunk);
                     job.written.set(job.written.get() + chunk.bytes.len() as u64);
-                    write_chunk(env, &file, chunk).await.map_err(failed)?;
+                    warming.take(&chunk);
+                    turn.other(write_chunk(env, &file, chunk)).await.map_err(failed)?;
                 }
             }
             MergeStep::Done => break,
@@ -310,6 +330,39 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
         bytes: footer.file_length,
         footer_checksum: checksum,
     })
+}
+
+/// A merge's turn of the core: how long it has gone on, and with how much.
+struct MergeTurn<'a, E: Env> {
+    env: &'a E,
+    settings: &'a Snapshots,
+    began: Instant,
+    bytes: usize,
+}
+
+impl<'a, E: Env> MergeTurn<'a, E> {
+    fn new(env: &'a E, settings: &'a Snapshots) -> Self {
+        Self { env, settings, began: env.now(), bytes: 0 }
+    }
+
+    /// So much more was merged: the others have their turn where this one has used up its time, or its bytes
+    /// where the clock stands still.
+    async fn merged(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        let is_over = self.bytes >= self.settings.step_bytes
+            || self.env.now().since(self.began) >= self.settings.step_time;
+        if is_over {
+            let rest = self.env.sleep(self.settings.rest);
+            self.other(rest).await;
+        }
+    }
+
+    /// The others have their turn while this is waited for.
+    async fn other<T>(&mut self, waited: impl Future<Output = T>) -> T {
+        let outcome = waited.await;
+        (self.began, self.bytes) = (self.env.now(), 0);
+        outcome
+    }
 }
 
 /// Of the last chunk, the checksum of the footer.

@@ -245,13 +245,8 @@ async fn serve_core(
     };
     let (runner, found) =
         node::open_core(&env, &shared.settings, &identity, (core, shared.cores), &shared.planted).await?;
-    tracing::info!(
-        core = core.0, lanes = found.lanes, segments = found.segments, bytes = found.bytes,
-        elapsed = ?found.elapsed, "log recovered"
-    );
+    found.tell(core);
     is_read.set(true);
-    found.cuts.iter().for_each(|cut| tracing::warn!("{cut}"));
-    found.damages.iter().for_each(|damage| tracing::error!("{damage}"));
     for lost in &found.lost {
         let (shard, end, standing) = (lost.shard, lost.end.0, lost.standing);
         tracing::error!(%shard, %end, ?standing, "a part of the shard's log is lost: its peers have it");
@@ -261,7 +256,9 @@ async fn serve_core(
     let mesh = Mesh::connect(env.clone(), ends, runner.clone(), reception).await;
     let (replaying, telling, clock) = (runner.clone(), mesh.clone(), env.clone());
     env.spawn(async move {
+        let began = clock.now();
         node::caught_up(&clock, &replaying, &found.committed).await;
+        found.tell_replayed(core, clock.now().since(began));
         telling.caught_up();
     });
     let core = Core { shared: Arc::clone(shared), env, runner, mesh, identity, core, started_at };

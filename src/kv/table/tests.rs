@@ -27,10 +27,16 @@ fn entry<'a>(key: &'a [u8], value: &'a [u8]) -> EntryRef<'a> {
 fn write(id: TableId, keys: &Keys, sessions: &[&[u8]]) -> Vec<u8> {
     let mut writer = TableWriter::new(id, keys.len() as u64);
     let mut file = Vec::new();
+    let mut blocks = 0;
     let mut take = |writer: &mut TableWriter| {
         while let Some(chunk) = writer.take_output() {
             assert_eq!(chunk.offset, file.len() as u64, "chunks follow each other");
             assert!(chunk.bytes.len().is_multiple_of(PAGE_BYTES) && !chunk.bytes.is_empty());
+            for block in chunk.blocks {
+                let bytes = Bytes::copy_from_slice(chunk.block_bytes(block));
+                assert!(Block::decode(*block, bytes).is_ok(), "{block:?} is not where the chunk says");
+                blocks += 1;
+            }
             file.extend_from_slice(chunk.bytes);
         }
     };
@@ -55,6 +61,7 @@ fn write(id: TableId, keys: &Keys, sessions: &[&[u8]]) -> Vec<u8> {
     take(&mut writer);
     let footer = writer.footer().expect("all was taken").clone();
     assert_eq!(footer.file_length, file.len() as u64);
+    assert_eq!(footer.blocks, blocks, "every block is said once to lie in a chunk");
     file
 }
 

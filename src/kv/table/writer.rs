@@ -15,7 +15,7 @@
 //! - No call does work for more than one entry, one session or one chunk.
 //! - The bytes depend on the entries, the sessions, the numbers and the salt alone.
 
-use super::block::{EntryRef, seal};
+use super::block::{BlockHandle, EntryRef, seal};
 use super::error::Part;
 use super::filter::FilterBuilder;
 use super::footer::{Footer, Header, Section, TableMeta};
@@ -45,6 +45,18 @@ pub struct Chunk<'a> {
     pub offset: u64,
     /// A whole number of pages.
     pub bytes: &'a [u8],
+    /// The blocks that lie in them, each whole.
+    pub blocks: &'a [BlockHandle],
+}
+
+impl Chunk<'_> {
+    /// The pages of a block that lies in it.
+    #[must_use]
+    pub fn block_bytes(&self, block: &BlockHandle) -> &[u8] {
+        let at = block.offset.checked_sub(self.offset).and_then(|at| usize::try_from(at).ok());
+        let bytes = at.and_then(|at| self.bytes.get(at..)?.get(..block.length as usize));
+        bytes.unwrap_or_else(|| panic!("{block:?} does not lie in a chunk at {}", self.offset))
+    }
 }
 
 /// Makes a table.
@@ -55,6 +67,9 @@ pub struct TableWriter {
     taken: usize,
     /// Where `out` begins in the file.
     out_offset: u64,
+    /// The blocks in `out`. The first `sealed_taken` were taken.
+    sealed: Vec<BlockHandle>,
+    sealed_taken: usize,
     block: Vec<u8>,
     block_entries: u32,
     /// What the index will say of the block that is being filled.
@@ -103,6 +118,8 @@ impl TableWriter {
             out: Header { shard: id.shard, salt: id.salt }.encode(),
             taken: 0,
             out_offset: 0,
+            sealed: Vec::new(),
+            sealed_taken: 0,
             block: Vec::new(),
             block_entries: 0,
             separator: Vec::new(),
@@ -177,13 +194,16 @@ impl TableWriter {
         self.out.drain(..self.taken);
         self.out_offset += self.taken as u64;
         self.taken = 0;
+        self.sealed.drain(..self.sealed_taken);
+        self.sealed_taken = 0;
         while self.out.len() < CHUNK_BYTES && self.extend_tail() {}
         let is_whole = matches!(self.phase, Phase::Complete(_));
         if self.out.is_empty() || (self.out.len() < CHUNK_BYTES && !is_whole) {
             return None;
         }
         self.taken = self.out.len() / PAGE_BYTES * PAGE_BYTES;
-        Some(Chunk { offset: self.out_offset, bytes: &self.out[..self.taken] })
+        self.sealed_taken = self.sealed.len();
+        Some(Chunk { offset: self.out_offset, bytes: &self.out[..self.taken], blocks: &self.sealed })
     }
 
     /// Whether there is enough to be taken that it should be, before more comes in.
@@ -214,6 +234,8 @@ impl TableWriter {
         self.index.u64(offset);
         self.index.count(self.block.len());
         self.index.blob(&self.separator);
+        let length = u32::try_from(self.block.len()).expect("an entry, and so a block, is bounded far below");
+        self.sealed.push(BlockHandle { table: self.id.salt, offset, length });
         self.out.extend_from_slice(&self.block);
         self.block.clear();
         self.block_entries = 0;

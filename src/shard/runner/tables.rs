@@ -18,6 +18,7 @@ use crate::raft;
 use crate::route::parcel::{PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
 use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
+use crate::shard::load;
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
 use crate::shard::snapshot::Job;
 use crate::shard::space::{Level, SEGMENTS_MIN};
@@ -42,19 +43,13 @@ impl<E: Env> Runner<E> {
         let BlockLoad { shard, waiter, handles } = load;
         let file = self.inner.borrow().replicas.get(&shard).and_then(|replica| replica.table.clone());
         let runner = self.clone();
+        // A table that took the place of the one that was asked has other blocks: it is asked again.
+        let file = file.filter(|file| handles.iter().all(|handle| handle.table == file.salt()));
         self.env.spawn(async move {
-            let mut result = Ok(Vec::with_capacity(handles.len()));
-            for handle in handles {
-                // A table that took the place of the one that was asked has other blocks: it is asked again.
-                let Some(file) = file.as_ref().filter(|file| file.salt() == handle.table) else { break };
-                match (file.block(handle).await, &mut result) {
-                    (Ok(block), Ok(blocks)) => blocks.push(block),
-                    (read, _) => {
-                        result = read.map(|_| Vec::new());
-                        break;
-                    }
-                }
-            }
+            let result = match &file {
+                Some(file) => load::read_all(&runner.env, file, &handles).await,
+                None => Ok(Vec::new()),
+            };
             runner.inner.borrow_mut().inbox.push_back(Event::BlocksRead { shard, waiter, result });
             runner.wake.raise();
         });
