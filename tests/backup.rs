@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::rc::Rc;
 
+use distribkv::kv::backup::{BackupPart, BackupReader, BackupWriter};
 use distribkv::route::slot::shard_of_key;
 use distribkv::wire::v1;
 use processes::{Cluster, Ended, Process, SHARDS, assert_refused, get, key_of, put};
@@ -303,6 +304,12 @@ async fn what_does_not_fit_is_refused_and_nothing_is_made_of_it() {
         let made: Vec<_> = fs::read_dir(&fresh).expect("it was locked").flatten().collect();
         assert!(made.iter().all(|entry| entry.file_name() == "LOCK"), "{word}: {made:?}");
     }
+    for (content, word) in whole_but_wrong(&bytes) {
+        fs::write(&bad, content).expect("the directory is ours");
+        restore(&cluster, 1, &bad, &fresh, &[])
+            .await
+            .assert(17, &["bad.backup", word, "Nothing was restored"]);
+    }
     // What was refused is in nobody's way.
     assert_eq!(restore(&cluster, 1, &file, &fresh, &[]).await.code, Some(0));
     cluster.nodes[0].data_dir = fresh.clone();
@@ -311,6 +318,47 @@ async fn what_does_not_fit_is_refused_and_nothing_is_made_of_it() {
     assert_eq!(answer.kv.expect("it is there").value, "v");
     cluster.kill(1);
     a_restore_that_was_cut_off_is_not_started(&mut cluster, &fresh).await;
+}
+
+/// Backups whose own checksums and hash are right, and whose tables are not: what is wrong with each.
+fn whole_but_wrong(bytes: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
+    let mut reader = BackupReader::default();
+    reader.feed(bytes).expect("it was just written");
+    let summary = reader.finish().expect("it is whole");
+    let table = |(part, at): &(BackupPart, u64)| {
+        let at = usize::try_from(*at).expect("small");
+        (*part, bytes[at..at + usize::try_from(part.length).expect("small")].to_vec())
+    };
+    let parts: Vec<(BackupPart, Vec<u8>)> = summary.parts.iter().map(table).collect();
+    let changed = |change: &dyn Fn(&mut Vec<(BackupPart, Vec<u8>)>)| {
+        let mut parts = parts.clone();
+        change(&mut parts);
+        let (mut writer, mut file) = BackupWriter::new(&summary.header);
+        for (part, table) in parts {
+            file.extend(writer.begin_part(&BackupPart { length: table.len() as u64, ..part }));
+            file.extend_from_slice(&table);
+            file.extend(writer.pass_table(&table).expect("all of it went by"));
+        }
+        file.extend(writer.finish());
+        file
+    };
+    assert_eq!(changed(&|_| {}), bytes, "nothing is lost by taking it apart");
+    let filled = parts.iter().position(|(part, _)| part.keys > 0).expect("a key was put");
+    let pages = parts[filled].1.len() / 4096;
+    // The header, the block, sessions, filter, index and footer are a page each.
+    assert_eq!(pages, 6, "{:?}", parts[filled].0);
+    let flipped = |page: usize| {
+        changed(&|parts: &mut Vec<(BackupPart, Vec<u8>)>| parts[filled].1[page * 4096 + 100] ^= 4)
+    };
+    let mut wrong: Vec<_> = (0..pages).map(|page| (flipped(page), "checksum")).collect();
+    let swapped = |parts: &mut Vec<(BackupPart, Vec<u8>)>| {
+        let other = parts[1].1.clone();
+        parts[1].1 = std::mem::replace(&mut parts[2].1, other);
+    };
+    wrong.push((changed(&swapped), "another than it says"));
+    wrong.push((changed(&|parts| parts[3].0.revision.0 += 1), "another than it says"));
+    wrong.push((changed(&|parts| parts[3].1.truncate(4096)), "the table of shard 3"));
+    wrong
 }
 
 /// The identity comes last: without it, what there is of lanes is neither started nor restored over.

@@ -5,6 +5,7 @@ mod edge_support;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use distribkv::edge::EdgeLimits;
 use distribkv::edge::store::Serving;
 use distribkv::route::slot::shard_of_key;
 use distribkv::wire::v1::cluster_client::ClusterClient;
@@ -376,7 +377,7 @@ fn tables_are_made_and_a_backup_leaves_piece_by_piece() {
         maintenance.snapshot(snapshot(&[3, 0, 3])).await.expect("their tables are there");
         for shards in [&[][..], &[0, SHARD_WITHOUT_TABLE]] {
             let outcome = maintenance.snapshot(snapshot(shards)).await;
-            assert_fails(outcome, Code::Unavailable, Reason::Unspecified);
+            assert_fails(outcome, Code::DeadlineExceeded, Reason::OutcomeUnknown);
         }
         let outcome = maintenance.snapshot(snapshot(&[0, SHARDS])).await;
         assert_fails(outcome, Code::InvalidArgument, Reason::Unspecified);
@@ -386,6 +387,23 @@ fn tables_are_made_and_a_backup_leaves_piece_by_piece() {
             assert_eq!(response.chunk, piece);
         }
         assert_eq!(backup.message().await.expect("it ends well"), None);
+    });
+}
+
+#[test]
+fn a_core_makes_so_many_backups_at_a_time() {
+    let edge = TestEdge::start_with(EdgeLimits { backups_max: 2, ..EdgeLimits::DEFAULT });
+    with_client(&edge, |channel| async move {
+        let mut maintenance = MaintenanceClient::new(channel);
+        // More than the windows hold: nobody reads them, and they wait.
+        let first = maintenance.backup(v1::BackupRequest {}).await.expect("it is served");
+        let second = maintenance.backup(v1::BackupRequest {}).await.expect("it is served");
+        let third = maintenance.backup(v1::BackupRequest {}).await;
+        assert_fails(third, Code::ResourceExhausted, Reason::Overloaded);
+        drop((first, second));
+        while maintenance.backup(v1::BackupRequest {}).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     });
 }
 

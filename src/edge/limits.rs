@@ -51,6 +51,8 @@ pub struct EdgeLimits {
     pub scan_bytes_max: usize,
     /// Shards that one Scan asks at a time. 16.
     pub scan_parallel_max: usize,
+    /// Backups that one core makes at a time; one more is refused. Each keeps a table's file. 4.
+    pub backups_max: usize,
     /// From the accept to the first bytes that tell a client from a peer, and again to the end of h2's own
     /// handshake. 10 s.
     pub handshake_timeout: Duration,
@@ -90,6 +92,7 @@ impl EdgeLimits {
         scan_keys_max: 4096,
         scan_bytes_max: 1 << 20,
         scan_parallel_max: 16,
+        backups_max: 4,
         handshake_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(15 * 60),
         keepalive_interval: Duration::from_secs(30),

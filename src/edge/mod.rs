@@ -90,6 +90,8 @@ struct EdgeInner<E: Env, S: Store> {
     drain: Drain,
     connections: Cell<usize>,
     connection_ended: Signal,
+    /// One reference for each backup that is being made, and its own.
+    backups: Rc<()>,
     heads: Heads,
     reflection: Reflection,
 }
@@ -112,6 +114,7 @@ impl<E: Env, S: Store> Edge<E, S> {
             drain: Drain::default(),
             connections: Cell::new(0),
             connection_ended: Signal::default(),
+            backups: Rc::new(()),
             heads: Heads::new(),
             reflection: Reflection::new(options.services),
         };
@@ -149,6 +152,12 @@ impl<E: Env, S: Store> Edge<E, S> {
         }
         self.inner.connections.set(connections + 1);
         Some(ConnectionSlot { edge: self.clone() })
+    }
+
+    /// One of the backups that a core may make at a time; `None`: it makes as many as it may.
+    fn take_backup_slot(&self) -> Option<Rc<()>> {
+        let backups = Rc::strong_count(&self.inner.backups) - 1;
+        (backups < self.limits().backups_max).then(|| Rc::clone(&self.inner.backups))
     }
 
     fn env(&self) -> &E {

@@ -26,6 +26,8 @@
 //! bytes in flight beyond a limit             RESOURCE_EXHAUSTED   OVERLOADED           certainly not
 //! unknown method, compression, cardinality   UNIMPLEMENTED        (none)               certainly not
 //! a session of a shard that does not exist   FAILED_PRECONDITION  SESSION_EXPIRED      certainly not
+//! a backup of a replica that is behind       UNAVAILABLE          (none)               certainly not
+//! tables that were not made in time          DEADLINE_EXCEEDED    OUTCOME_UNKNOWN      they may yet be made
 //! ```
 //!
 //! Invariants:

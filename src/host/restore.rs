@@ -344,19 +344,17 @@ impl<E: Env, F: BackupFile> LaneJob<'_, E, F> {
             running.run().await;
             raised.raise();
         });
-        let mut appended = 0;
-        for (part, at) in parts {
+        for (number, (part, at)) in (1..).zip(parts) {
             let table = open_packed(self.from, part, *at)?;
             let named = self.write_table(&table).await?;
             if self.lane.switch_table(part.shard, named).await.is_none() {
                 break;
             }
-            appended += 1;
             // The log begins behind the table, in its term, with nobody voted for.
             let hard_state = HardState { term: named.term, vote: None, commit: named.index };
             let append = Append {
                 shard: part.shard,
-                number: appended,
+                number,
                 hard_state: Some(hard_state),
                 restart: Some((named.index, named.term)),
                 ..Append::default()

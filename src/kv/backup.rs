@@ -220,7 +220,7 @@ pub struct BackupReader {
 enum Stage {
     Header,
     Part,
-    Table(OpenPart),
+    Table(Box<OpenPart>),
     Checksum(u64),
     Trailer,
     End,
@@ -324,7 +324,8 @@ impl BackupReader {
                 self.hash.update(record);
                 let table_at = at + PART_BYTES as u64;
                 self.parts.push((part, table_at));
-                Ok(Stage::Table(OpenPart { checksum: Xxh3::with_seed(table_at), left: part.length }))
+                let table = OpenPart { checksum: Xxh3::with_seed(table_at), left: part.length };
+                Ok(Stage::Table(Box::new(table)))
             }
             Stage::Checksum(computed) => {
                 if u64_at(record, 0) != *computed {

@@ -120,9 +120,9 @@ pub struct Backup<E: Env> {
 /// What is handed out next.
 enum Stage<E: Env> {
     Begin,
-    Shard(BackupWriter, ShardId),
-    Waiting(BackupWriter, Wait),
-    Table(BackupWriter, Box<Reading<E>>),
+    Shard(Box<BackupWriter>, ShardId),
+    Waiting(Box<BackupWriter>, Wait),
+    Table(Box<BackupWriter>, Box<Reading<E>>),
     End,
 }
 
@@ -170,7 +170,7 @@ impl<E: Env> Backup<E> {
         match std::mem::replace(&mut self.stage, Stage::End) {
             Stage::Begin => {
                 let (writer, bytes) = BackupWriter::new(&self.header);
-                self.stage = Stage::Shard(writer, ShardId(0));
+                self.stage = Stage::Shard(Box::new(writer), ShardId(0));
                 Ok(Some(bytes.into()))
             }
             Stage::Shard(writer, shard) if shard.0 == self.header.shards => Ok(Some(writer.finish().into())),
@@ -196,7 +196,7 @@ impl<E: Env> Backup<E> {
     }
 
     /// Waits for this node's table of a shard, and begins its part of the backup where it is there.
-    async fn wait(&mut self, mut writer: BackupWriter, mut wait: Wait) -> Result<Bytes, TableFailure> {
+    async fn wait(&mut self, mut writer: Box<BackupWriter>, mut wait: Wait) -> Result<Bytes, TableFailure> {
         let shard = wait.shard;
         let wanted = Wanted::Revision(wait.revision);
         match self.runner.ask_snapshot(shard, wanted, TABLE_WAIT).await {

@@ -214,9 +214,9 @@ fn asked_failure(key: &[u8]) -> Option<FailureKind> {
 /// The shard whose table is never made.
 pub const SHARD_WITHOUT_TABLE: u32 = 4;
 
-/// The pieces of the store's backup: more than what h2 takes at once.
+/// The pieces of the store's backup: more than what a client's windows hold.
 pub fn backup_pieces() -> Vec<Bytes> {
-    (1..=5_u8).map(|number| vec![number; usize::from(number) << 16].into()).collect()
+    (1..=5_u8).map(|number| vec![number; usize::from(number) << 19].into()).collect()
 }
 
 /// A backup of what [`backup_pieces`] says.

@@ -61,6 +61,10 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
         Guarded::Late => return reply.fail(&Status::deadline_exceeded()),
         Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => return,
     }
+    let Some(_slot) = edge.take_backup_slot() else {
+        let text = format!("{} backups are being made here", edge.limits().backups_max);
+        return reply.fail(&Status::overloaded(text));
+    };
     let Ok(mut answers) = reply.start(edge.heads()) else { return };
     let mut backup = edge.store().backup();
     let outcome = loop {
@@ -85,11 +89,12 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
     answers.finish(edge.heads(), outcome);
 }
 
-/// How a client sees it. Nothing was changed by any of them, so that another node may be asked at once.
+/// How a client sees it. None of them changes a key, so that another node may be asked at once.
 fn status_of(failure: &TableFailure) -> Status {
     match failure {
         TableFailure::Read { failure, .. } => Status::of_failure(failure),
-        TableFailure::Behind { .. } | TableFailure::Making { .. } => {
+        TableFailure::Making { .. } => Status::deadline_exceeded(),
+        TableFailure::Behind { .. } => {
             Status::new(Code::Unavailable, Reason::Unspecified, failure.to_string())
         }
         TableFailure::Busy { .. } => Status::overloaded(failure.to_string()),
