@@ -75,6 +75,8 @@ pub struct Noted {
     /// When it was put in the place of a lost one.
     pub recovered_at: RecoveredAt,
 }
+/// The most shards that a cluster may have: there are as many slots of keys.
+pub const SHARDS_MAX: u32 = 16_384;
 
 /// Who a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -349,7 +351,9 @@ fn decode_fields(format: u32, source: &mut Source<'_>) -> Option<Identity> {
     let recovered_at = RecoveredAt(source.u64()?);
     let count = usize::try_from(source.u64()?).ok()?;
     let origin = ClusterId(source.u64()?);
-    if format == 0 || entitled > 1 || !(1..=NODES_MAX).contains(&nodes) || count > nodes as usize {
+    let is_placed = (1..=nodes).contains(&node.0) && (1..=shards).contains(&lanes);
+    let is_bounded = nodes <= NODES_MAX && shards <= SHARDS_MAX && starts < u64::MAX;
+    if format == 0 || entitled > 1 || !is_placed || !is_bounded || count > nodes as usize {
         return None;
     }
     let mut noted = BTreeMap::new();

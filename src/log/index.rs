@@ -183,7 +183,9 @@ impl ShardIndex {
     /// The first index held; one past the last where none is.
     #[must_use]
     pub fn first(&self) -> Index {
-        self.spans.front().map_or_else(|| self.base().next(), |span| span.first)
+        // Of a disk that says that the last number of all was released, the log is over.
+        let after_base = || Index(self.base().0.saturating_add(1));
+        self.spans.front().map_or_else(after_base, |span| span.first)
     }
 
     /// The last durable index; the last released one where no entry is held.

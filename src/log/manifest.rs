@@ -231,7 +231,8 @@ impl Manifest {
         let chain = Chain(source.u32()?);
         let tables = source.u32()? as usize;
         let next_segment = SegmentId(source.u64()?);
-        let is_bounded = count <= SEGMENTS_MAX && tables <= TABLES_MAX;
+        let can_go_on = sequence.0 < u64::MAX && (1..u64::MAX).contains(&next_segment.0);
+        let is_bounded = count <= SEGMENTS_MAX && tables <= TABLES_MAX && can_go_on;
         if !is_bounded || source.remaining() != count * SEGMENT_BYTES + tables * TABLE_BYTES {
             return None;
         }
@@ -269,7 +270,7 @@ fn decode_tables(source: &mut Source<'_>, count: usize) -> Option<BTreeMap<Shard
 }
 
 fn decode_segment(source: &mut Source<'_>) -> Option<SegmentMeta> {
-    let id = SegmentId(source.u64()?);
+    let id = Some(SegmentId(source.u64()?)).filter(|id| *id > SegmentId(0))?;
     let salt = source.u64()?;
     let bytes = source.u64()?;
     let ended = source.u32()?;
@@ -277,7 +278,7 @@ fn decode_segment(source: &mut Source<'_>) -> Option<SegmentMeta> {
     let sequence = BatchSequence(source.u64()?);
     let end = match ended {
         0 => None,
-        1 => Some(Mark { sequence, chain }),
+        1 if sequence.0 < u64::MAX => Some(Mark { sequence, chain }),
         _ => return None,
     };
     Some(SegmentMeta { id, salt, bytes, end })
@@ -346,6 +347,22 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(Manifest::decode(&bytes[..len]), None, "cut to {len}");
         }
+    }
+
+    #[test]
+    fn numbers_that_leave_no_next_one_make_no_sense() {
+        let last = u64::MAX;
+        let mut manifest = Manifest::new(LaneId(3));
+        let end = Some(Mark { sequence: BatchSequence(last), chain: Chain(4) });
+        manifest.next_segment = SegmentId(2);
+        manifest.enter(SegmentMeta { id: SegmentId(1), salt: 5, bytes: 8192, end });
+        assert_eq!(Manifest::decode(&manifest.encode()), None);
+        for next in [0, last] {
+            let manifest = Manifest { next_segment: SegmentId(next), ..Manifest::new(LaneId(3)) };
+            assert_eq!(Manifest::decode(&manifest.encode()), None);
+        }
+        let start = Mark { sequence: BatchSequence(last), chain: Chain(4) };
+        assert_eq!(Manifest::decode(&Manifest { start, ..Manifest::new(LaneId(3)) }.encode()), None);
     }
 
     #[test]

@@ -40,12 +40,12 @@ pub fn segment_name(id: SegmentId) -> String {
     format!("seg-{:016x}.log", id.0)
 }
 
-/// The segment that a file is named after; `None` for any other file.
+/// The segment that a file is named after; `None` for any other file. No segment has the last number of all.
 #[must_use]
 pub fn segment_of_name(name: &str) -> Option<SegmentId> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let id = SegmentId(u64::from_str_radix(digits, 16).ok()?);
-    (segment_name(id) == name).then_some(id)
+    (segment_name(id) == name && id.0 < u64::MAX).then_some(id)
 }
 
 /// Writes the header of a segment into its first block.
@@ -95,7 +95,13 @@ mod tests {
     fn names_and_ids_are_one_to_one() {
         assert_eq!(segment_name(SegmentId(255)), "seg-00000000000000ff.log");
         assert_eq!(segment_of_name("seg-00000000000000ff.log"), Some(SegmentId(255)));
-        for name in ["seg-ff.log", "seg-00000000000000FF.log", "seg-00000000000000ff", "manifest-a"] {
+        for name in [
+            "seg-ff.log",
+            "seg-00000000000000FF.log",
+            "seg-00000000000000ff",
+            "manifest-a",
+            "seg-ffffffffffffffff.log",
+        ] {
             assert_eq!(segment_of_name(name), None, "{name}");
         }
     }
