@@ -330,7 +330,8 @@ fn whole_but_wrong(bytes: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
         (*part, bytes[at..at + usize::try_from(part.length).expect("small")].to_vec())
     };
     let parts: Vec<(BackupPart, Vec<u8>)> = summary.parts.iter().map(table).collect();
-    let changed = |change: &dyn Fn(&mut Vec<(BackupPart, Vec<u8>)>)| {
+    type Parts = Vec<(BackupPart, Vec<u8>)>;
+    let changed = |change: &dyn Fn(&mut Parts)| {
         let mut parts = parts.clone();
         change(&mut parts);
         let (mut writer, mut file) = BackupWriter::new(&summary.header);

@@ -174,7 +174,7 @@ async fn starts_of<E: Env>(
         let table = match recovery.tables.get(&shard) {
             None => StartTable::None,
             Some(named) => match open_table(env, opened.dir(), shard, named).await {
-                Ok(table) => StartTable::Open(table),
+                Ok(table) => StartTable::Open(Box::new(table)),
                 Err(source) if layout.nodes > 1 => StartTable::Lost { named: *named, source },
                 Err(source) => return Err(Exit::Table(RunEnd::Table { shard, source })),
             },

@@ -97,7 +97,7 @@ impl<F: Files> Walk<'_, F> {
         };
         let mut reader = SegmentReader::new(self.files, file, place, bytes);
         match reader.block(0) {
-            Ok(header) if header.is_empty() => {}
+            Ok([]) => {}
             Ok(header) if !is_segment_header(header, &place, meta.bytes) => {
                 self.add(file, 0, What::SegmentHeader);
             }

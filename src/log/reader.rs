@@ -4,7 +4,8 @@
 //! Invariants:
 //! - What is returned was durable, and of one history: a read that was overtaken by a replacement of entries
 //!   ends before it, or begins again.
-//! - Every batch is checked again whenever it is read from the disk; damage found so is an answer, never a guess.
+//! - Every batch is checked again whenever it is read from the disk; damage found so is an answer, never a
+//!   guess.
 //! - A segment that is being read is not released.
 //!
 //! It lives on its lane's core. It deliberately caches no data: entries that are asked for often are still in

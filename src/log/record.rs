@@ -1,6 +1,6 @@
 //! One record of a batch: an entry, a hard state, a standing, the mark up to which a shard's entries were
-//! released, that its log begins anew, or where it ends after a part of the lane's log was lost. Its format is
-//! its batch's, version 1.
+//! released, that its log begins anew, or where it ends after a part of the lane's log was lost. Its format
+//! is its batch's, version 1.
 //!
 //! ```text
 //!  0        1         4        8        16       24        28

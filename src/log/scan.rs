@@ -64,7 +64,7 @@ impl<E: Env> SegmentScan<E> {
         }
         let header = scan.slice(0, BLOCK_BYTES).await?;
         let is_right = is_segment_header(header, &place, meta.bytes);
-        let found = (!is_right).then(|| Damage { file: path, offset: 0, kind: DamageKind::SegmentHeader });
+        let found = (!is_right).then_some(Damage { file: path, offset: 0, kind: DamageKind::SegmentHeader });
         Ok((Some(scan), found))
     }
 

@@ -5,8 +5,8 @@
 //!   durable.
 //! - A voter that heard its leader within T does not help another one to power, unless that leader asked for
 //!   it (stickiness): a node that was cut off cannot unseat a living leader, and a leader's lease holds.
-//! - A node whose disk hangs or takes no more of the log, that drains, or that lost something of its log, does
-//!   not campaign.
+//! - A node whose disk hangs or takes no more of the log, that drains, or that lost something of its log,
+//!   does not campaign.
 //! - Nobody's answer counts who says that it does not ([`Voice`]).
 //!
 //! Deliberately absent: priorities between nodes. Leadership is moved by transfer.

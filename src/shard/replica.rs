@@ -196,7 +196,7 @@ pub enum StartTable<E: Env> {
     /// The manifest names none.
     None,
     /// It was opened and checked.
-    Open(OpenTable<E>),
+    Open(Box<OpenTable<E>>),
     /// The manifest names one that cannot be read: the state comes from a peer.
     Lost {
         /// What the manifest says of it.
@@ -496,7 +496,8 @@ fn started<E: Env>(
     let kv_config = kv_config(config, shard);
     let (at, state, table, lost) = match table {
         StartTable::None => (<_>::default(), kv::State::new(kv_config), None, None),
-        StartTable::Open(OpenTable { file, index, sessions }) => {
+        StartTable::Open(table) => {
+            let OpenTable { file, index, sessions } = *table;
             let at = (index.meta().applied, index.meta().applied_term);
             match kv::State::from_table(kv_config, index, &sessions) {
                 Ok(state) => (at, state, Some(Rc::new(file)), None),

@@ -24,8 +24,8 @@
 //! | a little | manifests, directories |
 //!
 //! Of changes, as many are counted as there are, and at least twice `changes_bytes_max`: one shard may come to
-//! that at any time. The log lets go of a segment only when the tables of all shards in it have what it holds.
-//! So what was begun can be finished, and deleting does make room: below the watermark a shard whose table
+//! that at any time. The log lets go of a segment only when the tables of all shards in it have what it
+//! holds. So what was begun can be finished, and deleting does make room: below the watermark a shard whose table
 //! holds much that was deleted is merged without waiting for its time, and the log keeps no more segments
 //! than it has to.
 //! A merge that cannot fit is not begun, since it would take what the log needs, and fail.

@@ -56,7 +56,7 @@ pub enum Command {
     /// afterwards. The number of nodes may be another than the backup's, the number of shards may not. The
     /// hash of the file becomes part of the cluster's id: a node that was not restored from it is refused by
     /// the others. Revisions begin ahead of the backup's, and all sessions are ended.
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Check the data directory of a node that does not run. Nothing in it is changed.
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArgs),
