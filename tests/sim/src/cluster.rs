@@ -325,7 +325,9 @@ impl Cluster {
         self.inner.nodes.get(&node).expect("a node of this cluster")
     }
 
-    fn data_dir(&self, node: NodeId) -> PathBuf {
+    /// Where a node's data directory lies on its disk.
+    #[must_use]
+    pub fn data_dir(&self, node: NodeId) -> PathBuf {
         data_root().join(format!("dir-{}", self.node(node).lives.get()))
     }
 
