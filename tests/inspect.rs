@@ -210,7 +210,7 @@ fn files_that_nobody_names_are_noted() {
 fn bits(bytes: &[u8]) -> Vec<usize> {
     let mut bits = Vec::new();
     for (number, block) in bytes.chunks(BLOCK).enumerate() {
-        let used = block.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1).min(200);
+        let used = block.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1).min(400);
         bits.extend(
             (0..used * 8).chain((used * 8..BLOCK * 8).step_by(509)).map(|bit| number * BLOCK * 8 + bit),
         );

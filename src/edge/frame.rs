@@ -75,6 +75,11 @@ pub(super) enum ReadError {
 /// The messages of one stream, as they come in.
 pub(super) struct Messages {
     body: RecvStream,
+    assembly: Assembly,
+}
+
+/// Makes messages of the bytes of a stream, however they are cut.
+pub(super) struct Assembly {
     budget: Budget,
     message_bytes_max: usize,
     /// What came and was not taken: of a DATA frame that held more than one message, or less.
@@ -91,7 +96,7 @@ struct Partial {
 
 impl Messages {
     pub(super) fn new(body: RecvStream, budget: Budget, message_bytes_max: usize) -> Self {
-        Self { body, budget, message_bytes_max, pending: Bytes::new(), partial: None }
+        Self { body, assembly: Assembly::new(budget, message_bytes_max) }
     }
 
     /// The next message; `None` where the client has sent its last one.
@@ -113,13 +118,13 @@ impl Messages {
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Received>, ReadError>> {
         loop {
-            if let Some(message) = self.take_message().map_err(ReadError::Status)? {
+            if let Some(message) = self.assembly.take_message().map_err(ReadError::Status)? {
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(self.body.poll_data(context)) {
                 Some(Ok(chunk)) => self.take_chunk(chunk),
                 Some(Err(_)) => return Poll::Ready(Err(ReadError::Gone)),
-                None if self.pending.is_empty() && self.partial.is_none() => return Poll::Ready(Ok(None)),
+                None if self.assembly.is_between_messages() => return Poll::Ready(Ok(None)),
                 None => {
                     let status = Status::invalid("the stream ended within a message");
                     return Poll::Ready(Err(ReadError::Status(status)));
@@ -131,6 +136,22 @@ impl Messages {
     fn take_chunk(&mut self, chunk: Bytes) {
         // The window is only ever too large to be true where h2 has already failed the stream.
         self.body.flow_control().release_capacity(chunk.len()).ok();
+        self.assembly.put(chunk);
+    }
+}
+
+impl Assembly {
+    pub(super) fn new(budget: Budget, message_bytes_max: usize) -> Self {
+        Self { budget, message_bytes_max, pending: Bytes::new(), partial: None }
+    }
+
+    /// Whether a stream may end here.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.pending.is_empty() && self.partial.is_none()
+    }
+
+    /// Adds what came.
+    pub(super) fn put(&mut self, chunk: Bytes) {
         if self.pending.is_empty() {
             self.pending = chunk;
         } else {
@@ -141,7 +162,8 @@ impl Messages {
         }
     }
 
-    fn take_message(&mut self) -> Result<Option<Received>, Status> {
+    /// The next whole message; `None` where more has to come first.
+    pub(super) fn take_message(&mut self) -> Result<Option<Received>, Status> {
         if self.partial.is_none() && !self.take_prefix()? {
             return Ok(None);
         }

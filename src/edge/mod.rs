@@ -49,10 +49,12 @@ mod method;
 mod frame;
 mod reply;
 mod convert;
+mod requests;
 mod service;
 
 pub use limits::EdgeLimits;
 pub use method::{SERVICES, Services};
+pub use requests::{RequestBounds, UNARY_METHODS, requests_of};
 pub use store::Store;
 
 use budget::CoreBudget;

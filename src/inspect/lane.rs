@@ -169,8 +169,8 @@ impl<F: Files> Walk<'_, F> {
                 self.goes_on_behind(found)
             }
             Some(_) if found == expected && begins_segment => true,
-            Some(failing) if found > expected && batch.header.durable_through >= expected => {
-                let last = BatchSequence(found.0 - 1);
+            Some(failing) if batch.header.durable_through >= expected => {
+                let last = BatchSequence(found.0.saturating_sub(1).max(expected.0));
                 self.add_lost(&failing, (expected, last), Proof::Batch(found));
                 self.goes_on_behind(found)
             }
@@ -225,6 +225,9 @@ impl<F: Files> Walk<'_, F> {
             }
         } else if self.last.sequence == end.sequence && self.last.chain != end.chain {
             self.add(file, offset, What::Batch(BatchFault::Chain { sequence: end.sequence }));
+        } else if self.last.sequence > end.sequence {
+            // The manifest contradicts itself.
+            self.add(file, offset, What::Batch(BatchFault::Other { expected, found: end.sequence }));
         }
         if self.last.sequence <= end.sequence {
             self.last = end;

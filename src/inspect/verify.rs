@@ -26,9 +26,6 @@ const FRESH_SUFFIX: &str = ".new";
 /// The suffix of a table that is on its way from another node.
 const PART_SUFFIX: &str = ".part";
 
-/// The most shards that lanes are looked up for: there are as many slots of keys.
-const SHARDS_MAX: u32 = 16_384;
-
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -173,7 +170,7 @@ fn read_identity(files: &impl Files, names: &[String], report: &mut Report) -> O
 /// The lanes that there are or should be, in order, and whether they are there.
 pub(super) fn lanes(names: &[String], identity: Option<&Identity>) -> Vec<(LaneId, bool)> {
     let found: Vec<LaneId> = names.iter().filter_map(|name| lane_of(name)).collect();
-    let known = identity.map_or(0, |identity| identity.lanes.min(SHARDS_MAX));
+    let known = identity.map_or(0, |identity| identity.lanes);
     let missing = (0..known).map(LaneId).filter(|lane| !found.contains(lane));
     let mut lanes: Vec<(LaneId, bool)> = missing.map(|lane| (lane, false)).collect();
     lanes.extend(found.iter().map(|lane| (*lane, true)));
@@ -190,9 +187,6 @@ fn lane_of(name: &str) -> Option<LaneId> {
 fn shards_of(identity: Option<&Identity>, lane: LaneId) -> Vec<ShardId> {
     let Some(identity) = identity else { return Vec::new() };
     let &Identity { nodes, shards, lanes, .. } = identity;
-    if nodes == 0 || lanes == 0 || shards > SHARDS_MAX {
-        return Vec::new();
-    }
     (0..shards).map(ShardId).filter(|shard| LaneId((shard.0 / nodes) % lanes) == lane).collect()
 }
 

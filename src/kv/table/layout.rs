@@ -39,8 +39,9 @@ fn seed(salt: u64, part: Part, offset: u64) -> u64 {
     xxh64(&bytes, 0)
 }
 
-/// The checksum of a part of a table.
-pub(super) fn checksum(salt: u64, part: Part, offset: u64, bytes: &[u8]) -> u64 {
+/// The checksum of a part of a table that begins at `offset`: of a block, header or footer without its first
+/// eight bytes, which hold it.
+pub fn checksum(salt: u64, part: Part, offset: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed(salt, part, offset))
 }
 

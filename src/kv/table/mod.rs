@@ -1,8 +1,8 @@
 //! The table: an immutable, sorted, checksummed file that holds the state of one shard at one index.
 //!
-//! This is format version 1. Nothing here reads or writes a file: a [`TableWriter`] turns sorted entries into
-//! pages for whoever writes them, and [`Header`], [`Footer`], [`TableIndex`] and [`Block`] make sense of
-//! bytes that somebody else has read.
+//! This is format version 1; later versions read it. Nothing here reads or writes a file: a [`TableWriter`]
+//! turns sorted entries into pages for whoever writes them, and [`Header`], [`Footer`], [`TableIndex`] and
+//! [`Block`] make sense of bytes that somebody else has read.
 //!
 //! # The file
 //!
@@ -91,5 +91,5 @@ pub use block::{Block, BlockHandle, EntryRef};
 pub use error::{Part, TableError, TableErrorKind};
 pub use footer::{Footer, Header, MEMBERSHIP_BYTES_MAX, Section, TableMeta};
 pub use index::{Place, TableIndex};
-pub use layout::{ENTRY_BYTES_MAX, PAGE_BYTES};
+pub use layout::{ENTRY_BYTES_MAX, PAGE_BYTES, checksum};
 pub use writer::{CHUNK_BYTES, Chunk, TableId, TableWriter};

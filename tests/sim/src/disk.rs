@@ -229,6 +229,21 @@ impl Disk {
         files.collect()
     }
 
+    /// The names in a directory as they are now, whatever is in flight; `None` where there is no such
+    /// directory.
+    #[must_use]
+    pub fn names(&self, dir: &Path) -> Option<Vec<String>> {
+        self.inner.state.borrow().tree.list(dir).ok()
+    }
+
+    /// The bytes of a file as they are now, whatever is in flight; `None` where there is no such file.
+    #[must_use]
+    pub fn contents(&self, file: &Path) -> Option<Vec<u8>> {
+        let state = self.inner.state.borrow();
+        let contents = state.tree.file(state.tree.find_file(file).ok()?);
+        Some(contents.read(0, usize::try_from(contents.len()).ok()?))
+    }
+
     /// Bytes that all files take, and bytes that a power cut could lose.
     #[must_use]
     pub fn bytes_used_and_cached(&self) -> (u64, u64) {

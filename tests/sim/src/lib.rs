@@ -12,6 +12,7 @@
 //! | [`executor`] | tasks, timers, clocks, crashes of processes |
 //! | [`disk`] | a disk that outlives its node: page cache, torn writes, faults |
 //! | [`env`](mod@env) | [`distribkv::env::Env`] on the three above |
+//! | [`inspect`] | [`distribkv::inspect`] of a disk, between two lives |
 //! | [`network`] | packets that are lost, late, repeated and reordered |
 //! | [`history`], [`linear`] | what the clients saw, and whether one register could have answered so |
 //! | [`cluster`] | the product's nodes on all that |
@@ -30,6 +31,7 @@ pub mod disk;
 pub mod env;
 pub mod executor;
 pub mod history;
+pub mod inspect;
 pub mod linear;
 pub mod nemesis;
 pub mod network;

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use distribkv::host::node::Planted;
 use distribkv::ids::ShardId;
+use distribkv::inspect::{Finding, Severity};
 use distribkv::shard::CoreStatus;
 
 use crate::cluster::{Cluster, ClusterConfig};
-use crate::disk::DiskConfig;
+use crate::disk::{Crash, DiskConfig};
 use crate::executor::{Stop, World, WorldConfig, WorldTime};
 use crate::history::{Answer, History, Outcome};
+use crate::inspect;
 use crate::linear::{self, STATES_MAX, Verdict};
 use crate::nemesis::Nemesis;
 use crate::network::{LinkConfig, NetworkConfig};
@@ -63,6 +65,8 @@ pub enum Failure {
     Stuck(String),
     /// A history that could not be judged within the limits of the search.
     Undecided(String),
+    /// A data directory that is damaged, though nothing was done to its disk.
+    Damaged(String),
 }
 
 impl fmt::Display for Failure {
@@ -72,6 +76,7 @@ impl fmt::Display for Failure {
             Self::History(story) => write!(f, "the clients saw what cannot be:\n{story}"),
             Self::Stuck(what) => write!(f, "no progress after healing: {what}"),
             Self::Undecided(what) => write!(f, "the history could not be judged: {what}"),
+            Self::Damaged(what) => write!(f, "a data directory is damaged: {what}"),
         }
     }
 }
@@ -102,13 +107,15 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Failure> {
     run.nemesis.heal();
     run.progress(&workload)?;
     judge(&workload)?;
-    Ok(Report {
+    let report = Report {
         trace_hash: run.world.trace().hash(),
         operations: workload.with_history(|history| history.operations().len()),
         elapsed: Duration::from_micros(run.world.time().0),
         steps: run.world.steps(),
         lines: run.world.trace().lines(),
-    })
+    };
+    run.directories()?;
+    Ok(report)
 }
 
 fn draw_cluster(random: &mut Random, options: &Options) -> ClusterConfig {
@@ -233,6 +240,21 @@ impl Run {
                 let has_leader = of(shard).all(|replica| replica.leader.is_some());
                 has_leader && states.windows(2).all(|pair| pair[0] == pair[1])
             })
+    }
+
+    /// The directories of nodes that lose their power are whole, but for the one that was wiped or rotted.
+    fn directories(&self) -> Result<(), Failure> {
+        let victim = self.nemesis.victim();
+        for node in self.cluster.nodes().into_iter().filter(|node| Some(*node) != victim) {
+            self.cluster.crash(node, Crash::Power);
+            let report = inspect::check(&self.cluster, node);
+            let report = report.map_err(|error| Failure::Damaged(format!("node {node}: {error}")))?;
+            let is_damage = |finding: &&Finding| finding.severity > Severity::Note;
+            if let Some(damage) = report.findings.iter().find(is_damage) {
+                return Err(Failure::Damaged(format!("node {node}: {damage}")));
+            }
+        }
+        Ok(())
     }
 
     fn describe(&self, workload: &Workload) -> String {
