@@ -29,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::env::{Env, File, Instant, OpenMode};
-use crate::ids::ShardId;
+use crate::ids::{Index, ShardId};
 use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
@@ -112,9 +112,8 @@ impl<E: Env> Replica<E> {
     pub(crate) fn snapshot_due(&mut self, config: &Config, now: Instant) -> Option<usize> {
         let applied = self.state.applied();
         let in_table = self.state.table().map_or(0, |table| table.meta().applied.0);
-        let is_replaying = applied < self.committed_at_start;
         let changes = &self.changes;
-        if changes.is_running || now < changes.rests_until || is_replaying {
+        if changes.is_running || now < changes.rests_until || self.is_replaying() {
             return None;
         }
         if self.state.frozen().is_some() {
@@ -131,6 +130,11 @@ impl<E: Env> Replica<E> {
         // A disk that lags is given the time to come up: the state waits for it.
         self.changes.waits_for_disk = is_due && !is_durable;
         (is_due && is_durable).then_some(if is_urgent { usize::MAX - 1 } else { bytes })
+    }
+
+    /// Whether it has not applied yet what its log knew to be committed when it started.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.state.applied() < self.committed_at_start
     }
 
     /// Whether so much has changed that more is refused until a table has some of it.
@@ -171,6 +175,7 @@ impl<E: Env> Replica<E> {
     /// The table is there, and the manifest names it. What is let go of.
     pub(crate) fn install_snapshot(&mut self, table: OpenTable<E>, keep_entries: u64) -> Retired {
         self.table = Some(Rc::new(table.file));
+        self.looked_ahead = Index(0);
         self.changes.is_running = false;
         let retired = self.state.install_table(table.index);
         self.let_go_of_log(keep_entries);

@@ -197,7 +197,8 @@ impl<E: Env> Inner<E> {
             return None;
         }
         self.looked_at = now;
-        if self.replicas.values().any(|replica| replica.changes.is_running) {
+        // A start comes first: nobody is served by this core before all of it is replayed.
+        if self.replicas.values().any(|replica| replica.changes.is_running || replica.is_replaying()) {
             return None;
         }
         self.unpin();
