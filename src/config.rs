@@ -83,6 +83,12 @@ pub struct Node {
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter as
     /// `info,distribkv::raft=debug`. Default `info`.
     pub log_level: String,
+    /// The most bytes of its files that one core reads in a second to see whether they are still whole,
+    /// though nobody asks for what is in them. 0 (never) to 1 GiB. Default 4 MiB.
+    pub scrub_bytes_per_s: u64,
+    /// The least seconds from the begin of one round of that to the begin of the next. 1 to 31,536,000.
+    /// Default 3600.
+    pub scrub_interval_s: u64,
 }
 
 /// How log lines look.
@@ -145,6 +151,8 @@ impl Default for Node {
 /// The profile for production: the defaults, in the open.
 pub const PROFILE_BALANCED: &str = include_str!("../tuning/balanced.toml");
 /// The profile for a developer's machine: small files, nothing pinned.
+            scrub_bytes_per_s: 4 << 20,
+            scrub_interval_s: 3600,
 pub const PROFILE_DEV: &str = include_str!("../tuning/dev.toml");
 
 /// The most nodes of a cluster.
@@ -291,6 +299,8 @@ impl Node {
 }
 
 /// Which cores to run on.
+        check_range("scrub_bytes_per_s", self.scrub_bytes_per_s, 0, 1 << 30)?;
+        check_range("scrub_interval_s", self.scrub_interval_s, 1, 31_536_000)?;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {
     /// All that the process may use.

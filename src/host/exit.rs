@@ -55,6 +55,8 @@ pub enum Exit {
         /// Why.
         source: ReadError,
     },
+    /// What a log holds is not what was written. Code 17.
+    LogDamaged(RunEnd),
     /// A shard's table cannot be read, or is not what it has to be. Codes 17 (damage), 1 (the disk failed to
     /// read).
     Table(RunEnd),
@@ -93,6 +95,7 @@ impl From<RunEnd> for Exit {
         match end {
             RunEnd::LogWrite(failure) => Self::LogWrite(failure),
             RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
+            RunEnd::LogDamaged { .. } => Self::LogDamaged(end),
             RunEnd::Command { .. } => Self::Command(end),
             RunEnd::Table { .. } | RunEnd::Merge { .. } => Self::Table(end),
         }
@@ -122,7 +125,7 @@ impl Exit {
             {
                 1
             }
-            Self::Table(_) => 17,
+            Self::Table(_) | Self::LogDamaged(_) => 17,
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),
         }
@@ -174,7 +177,9 @@ impl fmt::Display for Exit {
             Self::Command(end) => {
                 write!(f, "{end}. Nothing was cut or removed: start the version that the other nodes run")
             }
-            Self::Table(end) => write!(f, "{end}. Nothing was cut or removed; the other nodes serve"),
+            Self::Table(end) | Self::LogDamaged(end) => {
+                write!(f, "{end}. Nothing was cut or removed; the other nodes serve")
+            }
             Self::LogWrite(failure) => write!(
                 f,
                 "a log write failed, so what the disk holds is no longer known: {failure}. Check the disk \

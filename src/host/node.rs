@@ -19,7 +19,7 @@ use crate::log::{self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, 
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
-    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Snapshots, Times, open_table,
+    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots, Times, open_table,
 };
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
@@ -194,6 +194,10 @@ fn runner_config(
         read_mode: if cluster.lease_reads { raft::ReadMode::Lease } else { raft::ReadMode::ReadIndex },
         kv: kv::Limits::DEFAULT,
         snapshots: snapshots(&settings.node),
+        scrub: Scrub {
+            bytes_per_s: settings.node.scrub_bytes_per_s,
+            round_min: Duration::from_secs(settings.node.scrub_interval_s),
+        },
         #[cfg(debug_assertions)]
         planted: planted.shard,
         #[cfg(debug_assertions)]

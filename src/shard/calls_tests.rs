@@ -35,6 +35,7 @@ impl Bench {
             read_mode: ReadMode::ReadIndex,
             kv: kv::Limits::DEFAULT,
             snapshots: crate::shard::config::Snapshots::default(),
+            scrub: crate::shard::config::Scrub::default(),
             planted,
             planted_raft: None,
             planted_kv: None,

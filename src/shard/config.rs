@@ -26,6 +26,8 @@ pub struct Config {
     pub kv: kv::Limits,
     /// When shards are made into tables, and how.
     pub snapshots: Snapshots,
+    /// How its files are looked at while nobody asks for them.
+    pub scrub: Scrub,
     /// A classic mistake, made on purpose to prove that the tests find it.
     #[cfg(debug_assertions)]
     pub planted: Option<PlantedBug>,
@@ -145,6 +147,21 @@ pub struct Limits {
     pub reads_pending_max: usize,
     /// Bytes of entries in one raft message.
     pub append_bytes_max: usize,
+/// How the files of a core are looked at while nobody asks for what is in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Scrub {
+    /// The most bytes that are read for it in a second. Zero: none.
+    pub bytes_per_s: u64,
+    /// The least time from the begin of a round to the begin of the next. The first begins after a sixtieth.
+    pub round_min: Duration,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { bytes_per_s: 4 << 20, round_min: Duration::from_secs(3600) }
+    }
+}
+
     /// Raft messages in flight to one follower of a shard.
     pub window_messages_max: usize,
     /// Bytes of entries in flight to one follower of a shard.

@@ -179,3 +179,8 @@ impl<E: Env> TableFile<E> {
         TableReadError::Damaged { path: self.path.clone(), source }
     }
 }
+    /// It is whole, and not the table that it was opened as.
+    pub(crate) fn another(&self) -> TableReadError {
+        TableReadError::Another { path: self.path.clone(), named: self.named }
+    }
+
