@@ -210,9 +210,10 @@ fn runner_config(
 fn snapshots(node: &config::Node) -> Snapshots {
     let bytes = |bytes| usize::try_from(bytes).expect("validated to fit memory");
     let defaults = Snapshots::default();
+    let changes_bytes_max = bytes(node.snapshot_bytes_max);
     Snapshots {
-        changes_bytes_max: bytes(node.snapshot_bytes_max),
-        changes_bytes_min: defaults.changes_bytes_min.min(bytes(node.snapshot_bytes_max)),
+        changes_bytes_max,
+        changes_bytes_min: changes_bytes_max.min((changes_bytes_max / 8).max(64 << 10)),
         every: Duration::from_secs(node.snapshot_interval_s),
         keep_entries: node.snapshot_keep_entries,
         log_segments_max: usize::try_from(node.log_segments_max).expect("validated to be few"),
