@@ -36,6 +36,16 @@ pub struct Cluster {
 }
 
 /// The settings of one node.
+///
+/// What a node needs of memory is bounded by them, whatever its data:
+/// - changes: twice `snapshot_bytes_max` for each shard, and as much again for the one of each core whose
+///   table is being made;
+/// - blocks of tables: `block_cache_bytes` for each core;
+/// - what finds them: a filter of 10 bits a key, and for each block of 16 KiB its first key and 24 bytes.
+///   With keys of 16 bytes and values of 256 that is 2 bytes a key, under a hundredth of the data; of a
+///   shard whose table is being made three times that;
+/// - what is on its way: 8 MiB of recent entries for each shard, 16 MiB of read batches for each lane, and
+///   what `calls_max` and the log's queue let in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
@@ -61,7 +71,8 @@ pub struct Node {
     /// what the log takes on disk is about so many segments, and two more. 2 to 65,000. Default 8.
     pub log_segments_max: u64,
     /// The most bytes of changes to one shard that are kept in memory, and replayed from the log by a start,
-    /// before they are made into a table; twice as many and more are refused. What a node needs of memory
+    /// before they are made into a table; twice as many and more are refused. Of a small shard an eighth of
+    /// it is enough. What a node needs of memory
     /// grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
     pub snapshot_bytes_max: u64,
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.
@@ -76,6 +87,12 @@ pub struct Node {
     /// once more, the changes that no table holds yet, and two segments a lane). Below, what makes the data
     /// grow is refused. 0 to 1 TiB. Default 0.
     pub disk_reserve_bytes: u64,
+    /// The most bytes of its files that one core reads in a second to see whether they are still whole,
+    /// though nobody asks for what is in them. 0 (never) to 1 GiB. Default 4 MiB.
+    pub scrub_bytes_per_s: u64,
+    /// The least seconds from the begin of one round of that to the begin of the next. 1 to 31,536,000.
+    /// Default 3600.
+    pub scrub_interval_s: u64,
     /// The most requests of one core's clients that have no answer yet; beyond, RESOURCE_EXHAUSTED. 16 to
     /// 16,384. Default 16,384.
     pub calls_max: u64,
@@ -139,6 +156,8 @@ impl Default for Node {
             snapshot_keep_entries: 4096,
             block_cache_bytes: 128 << 20,
             disk_reserve_bytes: 0,
+            scrub_bytes_per_s: 4 << 20,
+            scrub_interval_s: 3600,
             calls_max: 16_384,
             spin_us: 0,
             log_format: LogFormat::Text,
@@ -286,6 +305,8 @@ impl Node {
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
         check_range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)?;
+        check_range("scrub_bytes_per_s", self.scrub_bytes_per_s, 0, 1 << 30)?;
+        check_range("scrub_interval_s", self.scrub_interval_s, 1, 31_536_000)?;
         check_range("calls_max", self.calls_max, 16, 16_384)?;
         check_range("spin_us", self.spin_us, 0, 1000)
     }

@@ -56,6 +56,8 @@ pub enum Exit {
         /// Why.
         source: ReadError,
     },
+    /// What a log holds is not what was written. Code 17.
+    LogDamaged(RunEnd),
     /// A shard's table cannot be read, or is not what it has to be. Codes 17 (damage), 1 (the disk failed to
     /// read).
     Table(RunEnd),
@@ -103,6 +105,7 @@ impl From<RunEnd> for Exit {
         match end {
             RunEnd::LogWrite(failure) => Self::LogWrite(failure),
             RunEnd::LogRead { shard, source } => Self::LogRead { shard, source },
+            RunEnd::LogDamaged { .. } => Self::LogDamaged(end),
             RunEnd::Command { .. } => Self::Command(end),
             RunEnd::Table { .. } | RunEnd::Merge { .. } | RunEnd::Digest { .. } => Self::Table(end),
         }
@@ -140,7 +143,7 @@ impl Exit {
             {
                 1
             }
-            Self::Table(_) => 17,
+            Self::Table(_) | Self::LogDamaged(_) => 17,
             Self::Restore { source, .. } => source.code(),
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),
@@ -193,7 +196,9 @@ impl fmt::Display for Exit {
             Self::Command(end) => {
                 write!(f, "{end}. Nothing was cut or removed: start the version that the other nodes run")
             }
-            Self::Table(end) => write!(f, "{end}. Nothing was cut or removed; the other nodes serve"),
+            Self::Table(end) | Self::LogDamaged(end) => {
+                write!(f, "{end}. Nothing was cut or removed; the other nodes serve")
+            }
             Self::Restore { from, source, .. } if source.is_of_backup() => {
                 write!(f, "backup {}: {source}. Nothing was restored", from.display())
             }

@@ -21,7 +21,8 @@ use crate::log::{
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
-    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Snapshots, StartTable, Times, open_table,
+    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots, StartTable, Times,
+    open_table,
 };
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
@@ -220,6 +221,10 @@ fn runner_config(
         kv: kv::Limits::DEFAULT,
         snapshots: snapshots(&settings.node),
         disk_reserve_bytes: settings.node.disk_reserve_bytes,
+        scrub: Scrub {
+            bytes_per_s: settings.node.scrub_bytes_per_s,
+            round_min: Duration::from_secs(settings.node.scrub_interval_s),
+        },
         #[cfg(debug_assertions)]
         planted: planted.shard,
         #[cfg(debug_assertions)]
@@ -232,9 +237,10 @@ fn runner_config(
 fn snapshots(node: &config::Node) -> Snapshots {
     let bytes = |bytes| usize::try_from(bytes).expect("validated to fit memory");
     let defaults = Snapshots::default();
+    let changes_bytes_max = bytes(node.snapshot_bytes_max);
     Snapshots {
-        changes_bytes_max: bytes(node.snapshot_bytes_max),
-        changes_bytes_min: defaults.changes_bytes_min.min(bytes(node.snapshot_bytes_max)),
+        changes_bytes_max,
+        changes_bytes_min: changes_bytes_max.min((changes_bytes_max / 8).max(64 << 10)),
         every: Duration::from_secs(node.snapshot_interval_s),
         keep_entries: node.snapshot_keep_entries,
         log_segments_max: usize::try_from(node.log_segments_max).expect("validated to be few"),

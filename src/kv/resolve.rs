@@ -45,7 +45,7 @@ use super::memtable::Held;
 use super::query::{Query, ReadTxn, ScanKeys};
 use super::state::State;
 use super::store::{Above, Store};
-use super::table::{Block, BlockHandle, EntryRef, Place, TableIndex};
+use super::table::{Block, BlockHandle, EntryRef, TableIndex};
 use crate::ids::{Index, Revision};
 
 /// The most entries of the table that one page of a scan passes, hidden ones included: about 1 ms.
@@ -174,9 +174,18 @@ impl TableEntry {
         Self::with_value(entry, value)
     }
 
+    /// Of a key that somebody holds already.
+    fn of_key(key: &Bytes, block: &Block, entry: EntryRef<'_>) -> Self {
+        Self::with(key.clone(), entry, block.detached(entry.value))
+    }
+
     fn with_value(entry: EntryRef<'_>, value: Bytes) -> Self {
+        Self::with(Bytes::copy_from_slice(entry.key), entry, value)
+    }
+
+    fn with(key: Bytes, entry: EntryRef<'_>, value: Bytes) -> Self {
         Self {
-            key: Bytes::copy_from_slice(entry.key),
+            key,
             value,
             create_revision: entry.create_revision,
             mod_revision: entry.mod_revision,
@@ -261,18 +270,19 @@ impl State {
         let mut base = self.base();
         let mut missing = BTreeSet::new();
         for key in keys {
-            let Above::Table(table) = self.store.above(&key) else {
-                panic!("key {key:?} is needed of the table, and it cannot have it");
+            // That no memtable knows it and the filter lets it through is why it is needed.
+            let table = self.store.table().expect("a key is needed of a table that there is");
+            let Some(at) = table.block_for(&key) else {
+                base.keys.push((key, None));
+                continue;
             };
-            match table.locate(&key) {
-                Place::Absent => base.keys.push((key, None)),
-                Place::Block(handle) => match source.block(&handle) {
-                    Some(block) => {
-                        let found = block.get(&key).map(|entry| TableEntry::new(&block, entry));
-                        base.keys.push((key, found));
-                    }
-                    None => drop(missing.insert(handle)),
-                },
+            let handle = table.handle(at);
+            match source.block(&handle) {
+                Some(block) => {
+                    let found = block.get(&key).map(|entry| TableEntry::of_key(&key, &block, entry));
+                    base.keys.push((key, found));
+                }
+                None => drop(missing.insert(handle)),
             }
         }
         if missing.is_empty() {
@@ -378,8 +388,11 @@ fn unknown<'a>(store: &Store, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Byte
     if store.table().is_none() {
         return Vec::new();
     }
-    let unknown: BTreeSet<&Bytes> = keys.filter(|key| matches!(store.above(key), Above::Table(_))).collect();
-    unknown.into_iter().cloned().collect()
+    let unknown = keys.filter(|key| matches!(store.above(key), Above::Table));
+    let mut unknown: Vec<Bytes> = unknown.cloned().collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    unknown
 }
 
 /// The keys that a write reads or changes, whichever branch is carried out.

@@ -48,7 +48,7 @@ pub(super) enum Above<'a> {
     /// A memtable knows it: what it holds, if anything.
     Decided(Option<Held<'a>>),
     /// No memtable knows it, and there is a table that may have it.
-    Table(&'a TableIndex),
+    Table,
     /// No layer has it.
     Absent,
 }
@@ -125,7 +125,7 @@ impl Store {
         let slot = slot.or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.get(key)));
         match (slot, &self.table) {
             (Some(slot), _) => Above::Decided(slot.held()),
-            (None, Some(table)) if table.may_contain(key) => Above::Table(table),
+            (None, Some(table)) if table.may_contain(key) => Above::Table,
             (None, Some(_) | None) => Above::Absent,
         }
     }
@@ -151,7 +151,7 @@ impl<'a> Keys<'a> {
     pub(super) fn find(self, key: &[u8]) -> Option<Held<'a>> {
         match self.store.above(key) {
             Above::Decided(held) => held,
-            Above::Table(_) => self.base.find(key),
+            Above::Table => self.base.find(key),
             Above::Absent => None,
         }
     }

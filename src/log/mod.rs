@@ -72,6 +72,7 @@ mod recent;
 pub mod record;
 pub mod recovery;
 mod scan;
+mod scrub;
 pub mod segment;
 pub mod twin;
 mod walk;
@@ -87,3 +88,4 @@ pub use manifest::{TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
 pub use recovery::{Cut, RecoveredShard, Recovery};
+pub use scrub::{Looked, SegmentScrub};

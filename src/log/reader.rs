@@ -8,8 +8,8 @@
 //!   guess.
 //! - A segment that is being read is not released.
 //!
-//! It lives on its lane's core. It deliberately caches no data: entries that are asked for often are still in
-//! raft's memory.
+//! It lives on its lane's core. It deliberately keeps little of what it reads ([`recent`](super::recent)):
+//! entries that are asked for often are still in raft's memory.
 
 use std::rc::Rc;
 
@@ -31,7 +31,7 @@ use super::segment::segment_name;
 const OPEN_FILES_MAX: usize = 8;
 
 /// Keeps a segment from being released.
-struct Pin<E: Env> {
+pub(super) struct Pin<E: Env> {
     shared: Rc<Shared<E>>,
     segment: SegmentId,
 }
@@ -110,7 +110,7 @@ impl<E: Env> Lane<E> {
         self.shared.state.borrow().index.shard(shard).map_or(Index(0), super::index::ShardIndex::last)
     }
 
-    fn place(&self, segment: SegmentId, salt: u64) -> Place {
+    pub(super) fn place(&self, segment: SegmentId, salt: u64) -> Place {
         Place { lane: self.shared.config.lane, segment, salt }
     }
 
@@ -172,6 +172,12 @@ impl<E: Env> Lane<E> {
             known.readers += 1;
         }
         Pin { shared: Rc::clone(&self.shared), segment }
+    }
+
+    /// The same for a segment that is still the one that it was.
+    pub(super) fn pin_known(&self, segment: SegmentId, salt: u64) -> Option<Pin<E>> {
+        let known = self.shared.state.borrow().segments.get(&segment).map(|known| known.salt);
+        (known == Some(salt)).then(|| self.pin(segment))
     }
 
     fn open_file(&self, segment: SegmentId) -> Option<Rc<E::File>> {

@@ -241,8 +241,8 @@ impl<E: Env> Replica<E> {
         Ok(Applying::Done)
     }
 
-    /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand:
-    /// one wait for many.
+    /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand
+    /// and were not looked at yet: one wait for many.
     fn load_for_apply(
         &mut self,
         entry: &Entry,
@@ -250,7 +250,8 @@ impl<E: Env> Replica<E> {
         mut handles: Vec<BlockHandle>,
         turn: &mut Turn<'_>,
     ) {
-        let behind = entry.index.0 + 1..=self.committed.0.min(entry.index.0 + LOOK_AHEAD_ENTRIES_MAX);
+        let first = entry.index.max(self.looked_ahead).0 + 1;
+        let behind = first..=self.committed.0.min(entry.index.0 + LOOK_AHEAD_ENTRIES_MAX);
         for index in behind {
             let Some(entry) = self.at_hand(Index(index)).filter(|entry| !entry.data.is_empty()) else {
                 break;
@@ -259,6 +260,7 @@ impl<E: Env> Replica<E> {
                 break;
             }
             let Ok(command) = Command::decode(entry.data.clone()) else { break };
+            self.looked_ahead = Index(index);
             let at_hand = &mut AtHand { cache: &self.cache, pinned: &pinned };
             if let Resolved::Missing(more) = self.state.resolve(&command, at_hand) {
                 handles.extend(more);

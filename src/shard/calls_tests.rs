@@ -36,6 +36,7 @@ impl Bench {
             kv: kv::Limits::DEFAULT,
             snapshots: crate::shard::config::Snapshots::default(),
             disk_reserve_bytes: 0,
+            scrub: crate::shard::config::Scrub::default(),
             planted,
             planted_raft: None,
             planted_kv: None,

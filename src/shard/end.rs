@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::ids::{Index, ShardId};
+use crate::ids::{Index, LaneId, ShardId};
 use crate::kv::{DecodeError, MergeError};
-use crate::log::{LogFailure, ReadError};
+use crate::log::{Damage, LogFailure, ReadError};
 use crate::shard::table::TableReadError;
 
 /// Why a runner ended other than by being asked to. The process says it and ends.
@@ -18,6 +18,13 @@ pub enum RunEnd {
         shard: ShardId,
         /// Why.
         source: ReadError,
+    },
+    /// A lane's log is not what was written.
+    LogDamaged {
+        /// The lane.
+        lane: LaneId,
+        /// What is wrong, and where.
+        source: Damage,
     },
     /// A shard's table cannot be read.
     Table {
@@ -58,6 +65,7 @@ impl fmt::Display for RunEnd {
         match self {
             Self::LogWrite(failure) => failure.fmt(f),
             Self::LogRead { shard, source } => write!(f, "the log of shard {shard}: {source}"),
+            Self::LogDamaged { lane, source } => write!(f, "the log of lane {lane}: {source}"),
             Self::Table { shard, source } => write!(f, "the table of shard {shard}: {source}"),
             Self::Merge { shard, source } => write!(f, "the table of shard {shard}: {source}"),
             Self::Digest { shard, index } => write!(f, "the state of shard {shard} at {index} is damaged"),

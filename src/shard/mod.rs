@@ -28,6 +28,7 @@
 //! - No runner waits for a queue of another: what finds no room is dropped (raft's) or refused (calls).
 //! - A turn never awaits; what takes time (reading the log, reading and making tables) is a task of its own
 //!   that comes back as an event.
+//! - What nobody asks for is looked at too, slowly: see `scrub`.
 //! - Nothing of the log is released that no durable table of this node holds.
 //!
 //! What it deliberately does not do: speak gRPC, open sockets, or know what a key means.
@@ -43,12 +44,13 @@ mod serve;
 mod apply;
 mod table;
 mod cache;
-mod snapshot;
 mod space;
 mod load;
 mod warm;
+mod snapshot;
 mod fetch;
 mod install;
+mod scrub;
 mod repair;
 mod digests;
 mod wanted;
@@ -63,8 +65,8 @@ mod status;
 pub mod admission;
 
 pub use backup::{Backup, BackupFacts, TableFailure};
-pub use config::Snapshots;
 pub use config::{Config, Limits, PlantedBug, Times};
+pub use config::{Scrub, Snapshots};
 pub use directory::{Directory, Known, News};
 pub use end::RunEnd;
 pub use event::MeshItem;

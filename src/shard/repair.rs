@@ -198,6 +198,13 @@ impl<E: Env> Replica<E> {
         }
     }
 
+    /// Something in the log of the lane is damaged that may be this shard's: a table takes its place.
+    pub(crate) fn let_go_of_damage(&mut self) {
+        self.repair.damaged += 1;
+        self.unpin();
+        self.ask_snapshot();
+    }
+
     /// Entries for a follower cannot be read, though the log has them: the table that has them takes their
     /// place.
     pub(crate) fn follower_needs_lost(&mut self, to: NodeId, source: &log::ReadError) {

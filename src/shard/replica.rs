@@ -96,6 +96,8 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) is_fetching: bool,
     /// The entry that is applied next, and waits for blocks of the table.
     pub(crate) stuck: Option<Stuck>,
+    /// The last entry that was looked at for the blocks that it needs.
+    pub(crate) looked_ahead: Index,
     /// Reads that wait for blocks of the table.
     pub(crate) loading: BTreeMap<u64, Reading>,
     pub(crate) last_loading: u64,
@@ -260,6 +262,7 @@ impl<E: Env> Replica<E> {
             fetched: VecDeque::new(),
             is_fetching: false,
             stuck: None,
+            looked_ahead: Index(0),
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),

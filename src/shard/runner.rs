@@ -4,6 +4,7 @@
 //! delivered, a lane made progress or a tick is due, and takes one turn for all of it. So one wake-up serves
 //! many requests.
 
+mod scrub;
 mod tables;
 mod repairs;
 mod space;
@@ -181,6 +182,7 @@ impl<E: Env> Runner<E> {
                 clock.wake.raise();
             }
         });
+        self.start_scrub();
         loop {
             self.wake.wait().await;
             let end = self.turn();

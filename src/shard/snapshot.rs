@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::env::{Env, File, Instant, OpenMode};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Index, NodeId, ShardId};
 use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
@@ -122,9 +122,9 @@ impl<E: Env> Replica<E> {
     pub(crate) fn snapshot_due(&mut self, config: &Config, now: Instant) -> Option<usize> {
         let applied = self.state.applied();
         let in_table = self.state.table().map_or(0, |table| table.meta().applied.0);
-        let is_replaying = applied < self.committed_at_start;
         let changes = &self.changes;
-        if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || is_replaying {
+        if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || self.is_replaying()
+        {
             return None;
         }
         if !self.next_table_fits() {
@@ -148,6 +148,11 @@ impl<E: Env> Replica<E> {
         // A disk that lags is given the time to come up: the state waits for it.
         self.changes.waits_for_disk = is_due && !is_durable;
         (is_due && is_durable).then_some(if is_urgent { usize::MAX - 1 } else { bytes })
+    }
+
+    /// Whether it has not applied yet what its log knew to be committed when it started.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.state.applied() < self.committed_at_start
     }
 
     /// Whether so much has changed that more is refused until a table has some of it.
@@ -189,6 +194,7 @@ impl<E: Env> Replica<E> {
     /// The table is there, and the manifest names it. What is let go of.
     pub(crate) fn install_snapshot(&mut self, table: OpenTable<E>, keep_entries: u64) -> Retired {
         self.table = Some(Rc::new(table.file));
+        self.looked_ahead = Index(0);
         (self.changes.is_running, self.changes.found_no_room) = (false, false);
         self.changes.written.set(0);
         let retired = self.state.install_table(table.index);

@@ -23,11 +23,11 @@
 //! | two segments a lane | what was under way at the look; elections, sessions, deletes |
 //! | a little | manifests, directories |
 //!
-//! Of changes, as many are counted as there are, and at least twice `changes_bytes_max`: one shard may come to
-//! that at any time. The log lets go of a segment only when the tables of all shards in it have what it
-//! holds. So what was begun can be finished, and deleting does make room: below the watermark a shard whose table
-//! holds much that was deleted is merged without waiting for its time, and the log keeps no more segments
-//! than it has to.
+//! Of changes, as many are counted as there are, and at least twice `changes_bytes_max`: one shard may come
+//! to that at any time. The log lets go of a segment only when the tables of all shards in it have what it
+//! holds. So what was begun can be finished, and deleting does make room: below the watermark a shard whose
+//! table holds much that was deleted is merged without waiting for its time, and the log keeps no more
+//! segments than it has to.
 //! A merge that cannot fit is not begun, since it would take what the log needs, and fail.
 //!
 //! # Followers
@@ -41,8 +41,9 @@
 //! heartbeats, for they write nothing, and so holds its leader in office: reads go on. When there is room
 //! again its writes go on where they stopped, or it fetches a table.
 //!
-//! A leader whose own disk is short hands leadership to a node with room, where there is one: a quorum of the
-//! others can serve what it has to refuse. Where all are short it goes on leading, and they go on campaigning.
+//! A leader whose own disk is short hands leadership to a node with room, where there is one: a quorum of
+//! the others can serve what it has to refuse. Where all are short it goes on leading, and they go on
+//! campaigning.
 //!
 //! Invariants:
 //! - What is refused here was not proposed.

@@ -77,6 +77,7 @@
 //! walked as it is), changes in place, and levels: a shard has one table.
 
 mod block;
+mod check;
 mod error;
 mod filter;
 mod footer;
@@ -88,6 +89,7 @@ mod writer;
 mod tests;
 
 pub use block::{Block, BlockHandle, EntryRef};
+pub use check::SectionCheck;
 pub use error::{Part, TableError, TableErrorKind};
 pub use footer::{Footer, Header, MEMBERSHIP_BYTES_MAX, Section, TableMeta};
 pub use index::{Place, TableIndex};

@@ -310,8 +310,9 @@ impl Rejection {
             Self::Recovery { newest, theirs } => format!(
                 "{refuser} knows {refused} with a data directory that was recovered at {} (in milliseconds \
                  since 1970), it came with one that was recovered at {}: that one was given up. Put the \
-                 newer one back. Where it is lost, too, or the clock of this machine was behind, start {refused} \
-                 with --recover and the right time, on an empty data directory if this one has voted",
+                 newer one back. Where it is lost, too, or the clock of this machine was behind, start \
+                 {refused} with --recover and the right time, on an empty data directory if this one has \
+                 voted",
                 newest.0, theirs.0
             ),
         }

@@ -204,7 +204,10 @@ impl<E: Env> Inner<E> {
         }
         self.looked_at = now;
         self.settle_table_waiters(now);
-        if self.replicas.values().any(|replica| replica.changes.is_running) {
+        // A start comes first: nobody is served by this core before all of it is replayed. What waits for a
+        // state of a peer does not count: that peer may wait for a table of this core.
+        let is_replaying = |replica: &Replica<E>| replica.is_replaying() && !replica.repair.is_spoiled();
+        if self.replicas.values().any(|replica| replica.changes.is_running || is_replaying(replica)) {
             return None;
         }
         self.unpin();

@@ -92,6 +92,12 @@ impl Nemesis {
         Self { disks_fill, ..self }
     }
 
+    /// The node whose disk was wiped or rotted last.
+    #[must_use]
+    pub fn victim(&self) -> Option<NodeId> {
+        self.victim
+    }
+
     /// How long to wait before the next trouble.
     pub fn pause(&mut self) -> Duration {
         Duration::from_millis(self.random.between(50, 1500))

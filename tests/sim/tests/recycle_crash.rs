@@ -43,6 +43,7 @@ fn config(planted: Option<PlantedBug>) -> LaneConfig {
         batch_delay: Duration::ZERO,
         queue_bytes_max: 48 << 10,
         seal_after: Duration::from_millis(10),
+        damage: distribkv::log::OnDamage::Stop,
         planted,
     }
 }

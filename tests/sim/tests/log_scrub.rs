@@ -1,0 +1,101 @@
+//! A lane's ended segments are looked at while it runs, and damage to them is found though nobody reads them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use distribkv::ids::{Index, LaneId, ShardId, Term};
+use distribkv::log::segment::segment_name;
+use distribkv::log::{Append, Lane, LaneConfig, Looked, SegmentScrub, batch::SegmentId};
+use distribkv::raft::Entry;
+
+mod log_mem;
+
+use log_mem::MemEnv;
+
+const DIR: &str = "/lane-0";
+const BLOCK: usize = 4096;
+const SHARD: ShardId = ShardId(0);
+
+/// A running lane with some segments that are full.
+fn lane() -> (MemEnv, Lane<MemEnv>) {
+    let config = LaneConfig {
+        damage: distribkv::log::OnDamage::Stop,
+        lane: LaneId(0),
+        segment_bytes: 8 * BLOCK as u64,
+        batch_bytes_max: 3 * BLOCK,
+        batch_delay: Duration::ZERO,
+        queue_bytes_max: 1 << 20,
+        seal_after: Duration::from_millis(10),
+        #[cfg(debug_assertions)]
+        planted: None,
+    };
+    let env = MemEnv::default();
+    let its = env.clone();
+    let opened = env.run(async move { Lane::open(its, Path::new(DIR), config).await });
+    let (lane, _) = opened.expect("a new lane");
+    let running = lane.clone();
+    distribkv::env::Env::spawn(&env, async move { running.run().await });
+    for index in 1..=20 {
+        let data = Bytes::from(vec![b'a'; 5000]);
+        let entries = vec![Entry { index: Index(index), term: Term(1), data }];
+        let append = Append { shard: SHARD, number: index, entries, ..Append::default() };
+        assert_eq!(lane.append(append), Ok(()));
+        env.settle();
+        assert_eq!(lane.completions().len(), 1, "all works at once here");
+    }
+    (env, lane)
+}
+
+/// Looks at a segment until there is something to say of it.
+fn outcome(env: &MemEnv, mut scrub: SegmentScrub<MemEnv>) -> Looked {
+    env.run(async move {
+        loop {
+            match scrub.look().await {
+                Looked::Bytes(_) => {}
+                looked => return looked,
+            }
+        }
+    })
+}
+
+#[test]
+fn of_a_log_every_batch_of_an_ended_segment_is_looked_at() {
+    let (env, lane) = lane();
+    let ended = lane.scrubs().len();
+    assert!(ended >= 3, "{ended} segments are full");
+    for scrub in lane.scrubs() {
+        let looked = outcome(&env, scrub);
+        assert!(matches!(looked, Looked::Whole(bytes) if bytes > BLOCK as u64), "{looked:?}");
+    }
+    let path = Path::new(DIR).join(segment_name(SegmentId(1)));
+    let flip = |byte: usize| {
+        env.change(|files| files.get_mut(&path).expect("it is there")[byte] ^= 4);
+    };
+    // In the header of the segment, and in the header and the entry of its first and its third batch.
+    let (first, third) = (BLOCK, 5 * BLOCK);
+    let flips =
+        [(0, 9), (first, first + 25), (first, first + 4500), (third, third + 3), (third, third + 700)];
+    for (at, byte) in flips {
+        flip(byte);
+        let looked = outcome(&env, lane.scrubs().remove(0));
+        let Looked::Damaged(damage) = looked else { panic!("byte {byte}: {looked:?}") };
+        assert_eq!((damage.file, damage.offset), (path.clone(), at as u64), "byte {byte}");
+        flip(byte);
+    }
+    let before = env.files();
+    assert!(matches!(outcome(&env, lane.scrubs().remove(0)), Looked::Whole(_)));
+    assert!(env.files() == before, "looking changes nothing");
+    env.kill();
+}
+
+#[test]
+fn of_a_segment_that_was_released_nothing_is_told() {
+    let (env, lane) = lane();
+    let ended = lane.scrubs().len();
+    let scrub = lane.scrubs().remove(0);
+    assert_eq!(lane.release(SHARD, Index(15), Term(1)), Ok(()));
+    env.pass(50);
+    assert!(lane.scrubs().len() < ended, "the first segments were released");
+    assert!(matches!(outcome(&env, scrub), Looked::Released));
+}
