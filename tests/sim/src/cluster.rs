@@ -423,6 +423,7 @@ impl Cluster {
                 Err(exit) => return self.end(node, exit.code(), &exit),
             }
         }
+        desk.lanes_are_open();
         self.node(node).runners.borrow_mut().clone_from(&runners);
         for (core, runner) in (0..cores).map(CoreId).zip(runners.iter()) {
             self.carry(Place { node, core }, runner, &desk, &env);

@@ -283,6 +283,31 @@ fn who_was_away_learns_of_a_recovered_node() {
     assert_eq!(story.value(wiped), Some(Bytes::from_static(b"kept!")));
 }
 
+/// Of five, three are recovered one after the other while the fourth is away. They have forgotten which
+/// directory it had, and must not take an empty one for its first: it could vote a second time.
+#[test]
+fn who_was_recovered_vouches_for_no_new_directory() {
+    let story = Story::prepared(5, None);
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let [away, last] = [NodeId(4), NodeId(5)];
+    story.cluster.crash(away, Crash::Power);
+    for recovered in [1, 2, 3].map(NodeId) {
+        lose_and_recover(&story, recovered);
+        story.wait(|story| story.cluster.is_whole(recovered));
+    }
+    // The only one that still knows.
+    story.cluster.crash(last, Crash::Power);
+    story.cluster.replace_data_dir(away);
+    story.boot(away.0);
+    assert!(!story.cluster.may_vote(away), "nobody who remembers has vouched for it");
+    assert_eq!(story.exit_code(away.0), Some(20), "{:?}", story.cluster.ending(away));
+    story.cluster.boot(last);
+    story.cluster.boot_to_recover(away);
+    story.wait(|story| story.cluster.is_whole(away));
+    assert!(matches!(story.append(away, "kept"), Some(Ok(_))), "all are there");
+}
+
 /// A node is recovered twice. Neither of its lost directories is ever taken for its own again.
 #[test]
 fn lost_directories_are_refused_for_ever() {
