@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use distribkv::ids::NodeId;
 
-use crate::cluster::{Cluster, Ending};
+use crate::cluster::{Cluster, DOUBTED, Ending};
+use crate::decay::{Decay, decay};
 use crate::disk::{Crash, Fault, Kind, Stall};
 use crate::executor::WorldHandle;
 use crate::network::LinkState;
@@ -31,10 +32,11 @@ enum Trouble {
     Jump,
     Drift,
     Wipe,
-    Rot,
+    Decay,
+    DecayAtRest,
 }
 
-const TROUBLES: [Trouble; 14] = [
+const TROUBLES: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::PowerCutAll,
@@ -48,7 +50,8 @@ const TROUBLES: [Trouble; 14] = [
     Trouble::Jump,
     Trouble::Drift,
     Trouble::Wipe,
-    Trouble::Rot,
+    Trouble::Decay,
+    Trouble::DecayAtRest,
 ];
 
 /// Makes trouble.
@@ -59,8 +62,8 @@ pub struct Nemesis {
     clocks_may_drift: bool,
     /// The node whose disk was wiped or rotted last. One of three or more.
     victim: Option<NodeId>,
-    /// Whether that one rotted: then it may not know what it lost, and is wiped in the end.
-    has_rotted: bool,
+    /// Whether that one's disk decays: then it gets another one in the end, if not before.
+    decays: bool,
 }
 
 /// What a process ends with whose directory others do not know, and one whose directory is damaged.
@@ -78,7 +81,7 @@ impl Nemesis {
             // A lease is only as good as the clocks' rates.
             clocks_may_drift: !cluster.config().lease_reads,
             victim: None,
-            has_rotted: false,
+            decays: false,
         }
     }
 
@@ -121,18 +124,21 @@ impl Nemesis {
                 }
             }
             Trouble::Wipe => self.wipe(node),
-            Trouble::Rot => self.rot(node),
+            Trouble::Decay => {
+                let what = Decay::ALL[self.random.index(Decay::ALL.len())];
+                self.decay(node, what);
+            }
+            Trouble::DecayAtRest => self.decay_at_rest(node),
         }
     }
 
-    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk rotted gets
+    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk decays gets
     /// another one.
     pub fn heal(&mut self) {
         self.cluster.heal_network();
-        if let Some(rotted) = self.victim.filter(|_| self.has_rotted) {
-            self.cluster.crash(rotted, Crash::Process);
-            self.cluster.replace_data_dir(rotted);
-            self.cluster.boot_to_recover(rotted);
+        if let Some(victim) = self.victim.filter(|_| self.decays) {
+            self.cluster.crash(victim, Crash::Process);
+            self.replace(victim);
         }
         for node in self.cluster.nodes() {
             self.cluster.machine(node).disk().heal();
@@ -150,6 +156,9 @@ impl Nemesis {
             if !self.cluster.is_running(node) {
                 match self.cluster.ending(node) {
                     Ending::Exit { code: UNKNOWN_DIRECTORY, .. } => self.cluster.boot_to_recover(node),
+                    Ending::Exit { code: DAMAGED | DOUBTED, .. } if self.decays_of(node) => {
+                        self.replace(node);
+                    }
                     Ending::Exit { code: DAMAGED, .. } | Ending::None => self.cluster.boot(node),
                     Ending::Exit { .. } => {
                         self.cluster.machine(node).disk().heal();
@@ -169,7 +178,7 @@ impl Nemesis {
         let cores = self.cluster.config().nodes * self.cluster.config().cores;
         let all_are_up = reports.len() == cores as usize;
         let all_are_whole = self.cluster.nodes().into_iter().all(|node| self.cluster.is_whole(node));
-        !self.has_rotted
+        !self.decays
             && self.cluster.config().nodes >= 3
             && all_are_up
             && all_are_whole
@@ -192,15 +201,35 @@ impl Nemesis {
         }
     }
 
-    /// Takes a node down and turns over one bit of its log: it starts only where the bit is of no batch.
-    fn rot(&mut self, node: NodeId) {
-        if self.may_fall(node) && self.random.index(4) == 0 {
-            (self.victim, self.has_rotted) = (Some(node), true);
+    /// Lets the disk of a node decay while it runs.
+    fn decay(&mut self, node: NodeId, what: Decay) {
+        if self.may_fall(node) && self.random.index(2) == 0 {
+            (self.victim, self.decays) = (Some(node), true);
+            let doubt = decay(&self.cluster, node, what, &mut self.random);
+            self.cluster.doubt(node, doubt);
+        }
+    }
+
+    /// The same while it is down: it ends at its start where it finds what has become of its files.
+    fn decay_at_rest(&mut self, node: NodeId) {
+        let what = [Decay::Bit, Decay::Sector, Decay::File][self.random.index(3)];
+        self.decay(node, what);
+        if self.decays_of(node) {
             self.cluster.crash(node, Crash::Process);
-            let draws = (self.random.draw(), self.random.draw(), self.random.draw());
-            self.cluster.rot(node, draws);
             self.cluster.boot(node);
         }
+    }
+
+    fn decays_of(&self, node: NodeId) -> bool {
+        self.decays && self.victim == Some(node)
+    }
+
+    /// Gives a node that is down another disk, and has it recovered.
+    fn replace(&mut self, node: NodeId) {
+        self.decays = false;
+        self.cluster.machine(node).disk().heal();
+        self.cluster.replace_data_dir(node);
+        self.cluster.boot_to_recover(node);
     }
 
     fn any_node(&mut self) -> NodeId {

@@ -10,7 +10,7 @@ use distribkv::kv::{Command, Query, QueryAnswer, Write};
 use distribkv::route::call::{Answered, Body, Consistency, Failure, Request};
 use distribkv::shard::ReplicaReport;
 use sim::cluster::{Cluster, ClusterConfig, Ending};
-use sim::disk::{Crash, DiskConfig};
+use sim::disk::{Crash, DiskConfig, Fault, Stray};
 use sim::executor::{World, WorldConfig, WorldTime};
 use sim::network::{LinkState, NetworkConfig};
 use sim::run::Options;
@@ -207,6 +207,89 @@ fn a_recovered_node_does_not_vote_in_a_term_that_it_may_have_forgotten() {
         None,
         "the mistake loses what was acknowledged"
     );
+}
+
+/// A node acknowledges an entry that the third node has not seen, and its log rots before that entry. If it
+/// took the damage for the end of its log, it would lead on with the third node, without the entry.
+fn a_log_rots(planted: Option<&str>) -> Option<Bytes> {
+    let story = Story::begin(planted);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [rots, behind] = story.others(leader);
+    story.cluster.partition(&[behind], &[leader, rots]);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "a majority is there");
+    // The lane falls idle, and is sealed.
+    story.pass(Duration::from_millis(100));
+    story.cluster.crash(rots, Crash::Process);
+    let disk = story.cluster.machine(rots).disk();
+    let lane = story.cluster.data_dirs(rots).pop().expect("a node has a lane");
+    let holds = |bytes: &[u8]| bytes.windows(4).any(|window| window == b"kept");
+    let files = disk.files(&lane);
+    let (name, bytes) = files.iter().find(|(_, bytes)| holds(bytes)).expect("it is durable");
+    let at = bytes.windows(4).position(|window| window == b"kept").expect("it was found before");
+    disk.flip_bit(&lane.join(name), at as u64, 0);
+    story.cluster.heal_network();
+    story.cluster.partition(&[leader], &[rots, behind]);
+    story.boot(rots.0);
+    assert_eq!(story.exit_code(rots.0), planted.is_none().then_some(17));
+    if planted.is_none() {
+        story.cluster.replace_data_dir(rots);
+        story.cluster.boot_to_recover(rots);
+        story.cluster.heal_network();
+        story.wait(|story| story.cluster.is_whole(rots));
+    }
+    story.value(behind)
+}
+
+#[test]
+fn damage_is_not_taken_for_a_torn_tail() {
+    assert_eq!(a_log_rots(None), Some(Bytes::from_static(b"kept")));
+    assert_eq!(a_log_rots(Some("DamageCut")), None, "the mistake loses what was acknowledged");
+}
+
+/// A node that may vote finds none of the files of its lane. It was told of no loss, and forgets nothing
+/// unnoticed: it is as one that was recovered.
+#[test]
+fn a_lane_that_is_gone_is_not_taken_for_a_new_one() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [robbed, behind] = story.others(leader);
+    story.cluster.partition(&[behind], &[leader, robbed]);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "a majority is there");
+    story.cluster.crash(robbed, Crash::Process);
+    let disk = story.cluster.machine(robbed).disk();
+    let lane = story.cluster.data_dirs(robbed).pop().expect("a node has a lane");
+    disk.files(&lane).into_iter().for_each(|(name, _)| disk.lose_file(&lane.join(name)));
+    story.cluster.heal_network();
+    story.cluster.partition(&[leader], &[robbed, behind]);
+    story.cluster.boot(robbed);
+    story.pass(Duration::from_secs(3));
+    assert!(!story.cluster.is_whole(robbed), "who knows of its vote is not there");
+    story.cluster.heal_network();
+    story.wait(|story| story.cluster.is_whole(robbed));
+    assert_eq!(story.value(behind), Some(Bytes::from_static(b"kept")));
+}
+
+/// A node acknowledges what its disk has acknowledged and never written, and starts again without it. Nothing
+/// can show it; nothing is lost as long as the others are all there.
+#[test]
+fn a_lost_tail_of_one_node_is_made_good_by_the_others() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [forgets, third] = story.others(leader);
+    assert!(matches!(story.append(leader, "a"), Some(Ok(_))), "all are there");
+    story.pass(Duration::from_millis(100));
+    let disk = story.cluster.machine(forgets).disk();
+    disk.fail(Fault::Astray { stray: Stray::Lost, after: 0 });
+    assert!(matches!(story.append(leader, "b"), Some(Ok(_))), "all are there");
+    story.wait(|_| disk.strays() == 1);
+    story.cluster.crash(forgets, Crash::Process);
+    story.boot(forgets.0);
+    // To this leader it has said that it holds the entry. Another one asks anew.
+    let moved = story.call(leader, Request::Transfer { to: Some(third) }, LONG);
+    assert!(matches!(moved, Some(Ok(_))), "{moved:?}");
+    let digest = |node| replica(&story, node).map(|replica| (replica.applied_index, replica.state_digest));
+    story.wait(|_| digest(forgets).is_some() && digest(forgets) == digest(leader));
+    assert_eq!(story.value(forgets), Some(Bytes::from_static(b"ab")));
 }
 
 /// Takes a node down with its disk, and starts it with an empty one and the word that the old one is lost.
