@@ -155,6 +155,10 @@ pub(super) async fn recover<E: Env>(
     let mut recovery = facts(&walk, cut, report);
     recovery.carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
     recovery.tables = file.manifest.tables.clone();
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::OldCopyWins) {
+        recovery.manifest.copies[1] = recovery.manifest.copies[0];
+    }
     clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
     let segments = segment_states(&file, &walk);
     let state = State {
@@ -191,8 +195,11 @@ pub(super) async fn recover<E: Env>(
 
 fn copies(config: &LaneConfig) -> Copies {
     #[cfg(debug_assertions)]
-    if config.has(PlantedBug::OneCopyWritten) {
-        return Copies::One;
+    match config.planted {
+        Some(PlantedBug::OneCopyWritten) => return Copies::One,
+        Some(PlantedBug::OldCopyWins) => return Copies::OldWins,
+        Some(PlantedBug::DirectoryNotSynced) => return Copies::Unsynced,
+        Some(_) | None => {}
     }
     let _ = config;
     Copies::Both

@@ -216,12 +216,14 @@ pub enum PlantedBug {
     ReadBeforeApplied,
     /// A node with an unknown data directory votes at once.
     WipedNodeVotes,
+    /// The log is let go of when a table is begun, not when it is durable and named.
+    LogReleasedBeforeTable,
 }
 
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ReplyFromDeposedLeader,
         Self::ResentWithoutAnswer,
         Self::ProposedInLaterTerm,
@@ -229,5 +231,6 @@ impl PlantedBug {
         Self::RepeatsAdmitted,
         Self::ReadBeforeApplied,
         Self::WipedNodeVotes,
+        Self::LogReleasedBeforeTable,
     ];
 }

@@ -33,7 +33,7 @@ use crate::ids::ShardId;
 use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
-use crate::shard::config::{Config, Snapshots};
+use crate::shard::config::{Config, PlantedBug, Snapshots};
 use crate::shard::end::RunEnd;
 use crate::shard::fetch::remove_parts;
 use crate::shard::replica::Replica;
@@ -153,6 +153,9 @@ impl<E: Env> Replica<E> {
             }
         };
         self.changes.is_running = true;
+        if config.is_planted(PlantedBug::LogReleasedBeforeTable) {
+            self.let_go_up_to(applied);
+        }
         let below = self.state.table().cloned().zip(self.table.clone());
         let (shard, lane, settings) = (self.shard, self.lane.clone(), config.snapshots);
         Job { shard, frozen, below, lane, settings, salt: salt.max(1) }
