@@ -24,11 +24,11 @@ use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::answer;
 use distribkv::ids::{CoreId, LaneId, NodeId, ShardId};
 use distribkv::kv::{self, Command, Previous, Query, QueryAnswer, Write};
-use distribkv::log::{Lane, LaneConfig};
+use distribkv::log::{Lane, LaneConfig, OnDamage};
 use distribkv::raft::{ReadMode, Recovered};
 use distribkv::route::call::{Body, Consistency, Request};
 use distribkv::route::place::{Layout, Place};
-use distribkv::shard::{Config, Limits, ReplicaStart, Runner, Scrub, Snapshots, Times};
+use distribkv::shard::{Config, Limits, ReplicaStart, Runner, Scrub, Snapshots, StartTable, Times};
 
 /// Measures reads from a memtable and from a table.
 #[derive(Clone, Debug, Parser)]
@@ -102,6 +102,7 @@ async fn start(env: &GlommioEnv, args: &Args) -> Runner<GlommioEnv> {
         batch_delay: Duration::ZERO,
         queue_bytes_max: 64 << 20,
         seal_after: Duration::from_millis(10),
+        damage: OnDamage::Stop,
         #[cfg(debug_assertions)]
         planted: None,
     };
@@ -123,6 +124,7 @@ async fn start(env: &GlommioEnv, args: &Args) -> Runner<GlommioEnv> {
             cache_bytes_max: args.cache_mib << 20,
             ..Snapshots::default()
         },
+        disk_reserve_bytes: 0,
         scrub: Scrub { bytes_per_s: 0, ..Scrub::default() },
         #[cfg(debug_assertions)]
         planted: None,
@@ -131,7 +133,7 @@ async fn start(env: &GlommioEnv, args: &Args) -> Runner<GlommioEnv> {
         #[cfg(debug_assertions)]
         planted_kv: None,
     };
-    let start = ReplicaStart { shard: SHARD, recovered: Recovered::default(), table: None };
+    let start = ReplicaStart { shard: SHARD, recovered: Recovered::default(), table: StartTable::None };
     let lanes = BTreeMap::from([(LaneId(0), lane)]);
     Runner::new(env.clone(), config, lanes, vec![start]).expect("a new replica")
 }

@@ -25,7 +25,7 @@ use distribkv::route::call::{Consistency, Failure, FailureKind, Request};
 use distribkv::route::parcel::{
     Call, CallId, Digest, DigestsTold, Parcel, Rebuild, Reply, TableAsk, TableName, TablePart,
 };
-use distribkv::shard::admission::{HELLO_BYTES, Hello, VERDICT_BYTES, Verdict};
+use distribkv::shard::admission::{self, HELLO_BYTES, Hello, VERDICT_BYTES, Verdict};
 
 mod directory;
 #[allow(dead_code, reason = "other tests use the rest of it")]
@@ -120,6 +120,7 @@ fn hello() -> Hello {
         settings: 0x5e77,
         incarnation: 4,
         recovered_at: RecoveredAt(9),
+        standing: admission::Standing::Entitled,
     }
 }
 

@@ -118,7 +118,14 @@ impl Exit {
     #[must_use]
     pub fn asks_for_recovery(&self) -> bool {
         let Self::Refused { refused, .. } = self else { return false };
-        matches!(refused.rejection, Rejection::Directory { .. } | Rejection::Recovery { .. })
+        match refused.rejection {
+            Rejection::Directory { .. } | Rejection::Recovery { .. } | Rejection::NoWitness { .. } => true,
+            Rejection::Format { .. }
+            | Rejection::Cluster { .. }
+            | Rejection::Settings { .. }
+            | Rejection::Node { .. }
+            | Rejection::Incarnation { .. } => false,
+        }
     }
 
     /// The process' exit code.
@@ -154,7 +161,10 @@ impl Exit {
 fn refused_code(rejection: Rejection) -> i32 {
     match rejection {
         Rejection::Format { .. } => 16,
-        Rejection::Directory { .. } | Rejection::Incarnation { .. } | Rejection::Recovery { .. } => 20,
+        Rejection::Directory { .. }
+        | Rejection::Incarnation { .. }
+        | Rejection::Recovery { .. }
+        | Rejection::NoWitness { .. } => 20,
         Rejection::Cluster { .. } | Rejection::Settings { .. } | Rejection::Node { .. } => 19,
     }
 }
@@ -245,7 +255,8 @@ pub fn refusal_text(rejection: Rejection, (refuser, refused): (&str, &str), clus
         | Rejection::Node { .. }
         | Rejection::Directory { .. }
         | Rejection::Incarnation { .. }
-        | Rejection::Recovery { .. } => text,
+        | Rejection::Recovery { .. }
+        | Rejection::NoWitness { .. } => text,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Found {
     pub batches: u64,
     /// Bytes of batches.
     pub bytes: u64,
+    /// Torn tails that were cut.
+    pub cuts: usize,
     /// What else there is to say of the lanes' files, one line each.
     pub notes: Vec<Note>,
     /// Tables that were opened.
@@ -71,6 +73,7 @@ impl Found {
         self.segments += recovery.segments;
         self.batches += recovery.batches;
         self.bytes += recovery.bytes;
+        self.cuts += usize::from(recovery.cut.is_some());
         self.log_time += took;
         self.notes.extend(recovery.cut.iter().map(|cut| Note::Strange(cut.to_string())));
         self.damages.extend(recovery.damages.iter().map(ToString::to_string));

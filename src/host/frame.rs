@@ -1,8 +1,8 @@
 //! The form of parcels on a link: version 1, as the last byte of the magic says.
 //!
 //! ```text
-//! link     magic 8 B "DKVLINK1" | hello 56 B  ──►
-//!                                             ◄── verdict 60 B
+//! link     magic 8 B "DKVLINK1" | hello 64 B  ──►
+//!                                             ◄── verdict 68 B
 //!          frame | frame | …                  ──►
 //! frame    length u32 | crc32 u32 of the payload | payload
 //! payload  { length u32 | parcel } …             none: a sign of life

@@ -154,13 +154,14 @@ impl<E: Env> Clone for Links<E> {
     }
 }
 
-/// Keeps one link to `to` for ever: connects, says `hello`, carries parcels, and begins again when it ends.
+/// Keeps one link to `to` for ever: connects, says `hello` as it is then, carries parcels, and begins again
+/// when it ends.
 ///
 /// `waiting` is raised when parcels wait for `to`. `welcomed` asks the desk whether the node that welcomed
 /// this one is welcome here. `news` hears what becomes of the link.
 pub async fn keep_outgoing<E: Env, IO: AsyncRead + AsyncWrite + Unpin + 'static>(
     links: Links<E>,
-    (to, hello): (NodeId, Hello),
+    (to, hello): (NodeId, impl Fn() -> Hello),
     waiting: Signal,
     connect: impl AsyncFn() -> io::Result<IO>,
     welcomed: impl AsyncFn(Hello) -> Option<Verdict>,
@@ -168,7 +169,7 @@ pub async fn keep_outgoing<E: Env, IO: AsyncRead + AsyncWrite + Unpin + 'static>
 ) {
     let mut backoff = BACKOFF_MIN;
     loop {
-        let opening = open(&links, (to, hello), &connect, &welcomed);
+        let opening = open(&links, (to, hello()), &connect, &welcomed);
         match while_dropping(&links, (to, &waiting), opening).await {
             Ok(stream) => {
                 tracing::debug!(peer = %to, "link up");

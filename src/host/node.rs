@@ -165,9 +165,10 @@ async fn starts_of<E: Env>(
     let mut starts = Vec::new();
     for shard in shards_of(layout, lane) {
         let held = recovery.shards.remove(&shard).unwrap_or_default();
+        let is_lane_new = recovery.manifest.is_missing();
         let recovered = raft::Recovered {
             hard_state: held.hard_state,
-            standing: held.standing.unwrap_or_else(|| standing_untold(env, identity)),
+            standing: held.standing.unwrap_or_else(|| standing_untold(env, identity, is_lane_new)),
             terms: held.terms,
             last_index: held.last_index,
             ..raft::Recovered::default()
@@ -185,10 +186,11 @@ async fn starts_of<E: Env>(
     Ok(starts)
 }
 
-/// The standing of a replica that never said anything from this directory: it has written none. In a
-/// recovered one it may have said anything from the one before, which is lost.
-fn standing_untold<E: Env>(env: &E, identity: &Identity) -> raft::Standing {
-    if identity.is_recovered() {
+/// The standing of a replica whose log holds none: it never had to write one. In a recovered directory it has
+/// said nothing from there, and may have said anything from the one before, which is lost; so it may where
+/// its lane is new and the node is not: the lane is gone.
+fn standing_untold<E: Env>(env: &E, identity: &Identity, is_lane_new: bool) -> raft::Standing {
+    if identity.is_recovered() || (identity.entitled && is_lane_new) {
         raft::Standing::Forgetful { episode: env.random().max(1), told: None }
     } else {
         raft::Standing::Whole

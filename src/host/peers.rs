@@ -145,6 +145,7 @@ mod tests {
             settings: 0xbb,
             incarnation: 1,
             recovered_at: RecoveredAt::NEVER,
+            standing: Standing::New,
         };
         let verdict = Verdict::Rejected(refusal(0xbb));
         let said = peers.judged(&hello, &verdict).expect("it is new");

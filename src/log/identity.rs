@@ -148,7 +148,8 @@ impl<E: Env> IdentityStore<E> {
     ) -> Result<(Self, Identity), OpenError> {
         assert!((1..=NODES_MAX).contains(&fresh.nodes), "a cluster of {} nodes", fresh.nodes);
         let names = prepared_dir(&env, dir).await?;
-        let (twin, payload, report) = TwinFile::open(env.clone(), dir, TwinKind::Identity).await?;
+        let kept = (TwinKind::Identity, Copies::Both);
+        let (twin, payload, report) = TwinFile::open(env.clone(), dir, kept).await?;
         let path = dir.join(TwinKind::Identity.names()[0]);
         let damage = |kind| OpenError::Damaged(Damage { file: path.clone(), offset: 0, kind });
         let mut identity = match payload {
@@ -177,7 +178,8 @@ impl<E: Env> IdentityStore<E> {
         fresh: FreshIdentity,
         cluster: ClusterId,
     ) -> Result<Identity, OpenError> {
-        let (twin, payload, report) = TwinFile::open(env.clone(), dir, TwinKind::Identity).await?;
+        let kept = (TwinKind::Identity, Copies::Both);
+        let (twin, payload, report) = TwinFile::open(env.clone(), dir, kept).await?;
         let path = dir.join(TwinKind::Identity.names()[0]);
         assert!(payload.is_none(), "{} is there before it is made", path.display());
         let identity = Identity { cluster, ..fresh.made(DirectoryId(env.random().max(1))) };

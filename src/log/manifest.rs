@@ -301,7 +301,7 @@ impl<E: Env> ManifestFile<E> {
         lane: LaneId,
         copies: Copies,
     ) -> Result<(Self, TwinReport), OpenError> {
-        let (twin, payload, report) = TwinFile::open(env, dir, TwinKind::Manifest).await?;
+        let (twin, payload, report) = TwinFile::open(env, dir, (TwinKind::Manifest, copies)).await?;
         let manifest = match payload {
             None => Manifest::new(lane),
             Some(payload) => Manifest::decode(&payload).ok_or_else(|| Damage {

@@ -33,12 +33,17 @@ pub enum PlantedBug {
     HeaderKept,
     /// A change of the manifest is written to one copy only.
     OneCopyWritten,
+    /// A change of the manifest is written to one copy, to each in turns; a start takes the older one, and
+    /// removes what that does not name.
+    OldCopyWins,
+    /// The directory is not synced after the copies of a manifest were renamed.
+    DirectoryNotSynced,
 }
 
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TornTailMisread,
         Self::DamageCut,
         Self::RecoveryActsOnUnsynced,
@@ -51,5 +56,7 @@ impl PlantedBug {
         Self::FailureNotLatched,
         Self::HeaderKept,
         Self::OneCopyWritten,
+        Self::OldCopyWins,
+        Self::DirectoryNotSynced,
     ];
 }

@@ -149,14 +149,7 @@ pub(super) async fn recover<E: Env>(
 ) -> Result<(State<E>, Recovery), OpenError> {
     let names = prepared_dir(env, dir).await?;
     let found: Vec<SegmentId> = names.iter().filter_map(|name| segment_of_name(name)).collect();
-    let (mut file, report) = ManifestFile::open(env.clone(), dir, config.lane, copies(config)).await?;
-    if report.is_missing() {
-        if !found.is_empty() {
-            let file = dir.join(TwinKind::Manifest.names()[0]);
-            return Err(Damage { file, offset: 0, kind: DamageKind::CopiesMissing }.into());
-        }
-        file.write().await?;
-    }
+    let (mut file, report) = open_manifest(env, dir, config, found.is_empty()).await?;
     let mut walk = walk(env, dir, config, &file.manifest).await?;
     env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::Sync, dir, source))?;
 
@@ -175,6 +168,10 @@ pub(super) async fn recover<E: Env>(
     recovery.carried = carried;
     recovery.survivors = survivors;
     recovery.tables = file.manifest.tables.clone();
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::OldCopyWins) {
+        recovery.manifest.copies[1] = recovery.manifest.copies[0];
+    }
     clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
     let segments = segment_states(&file, &walk);
     let state = State {
@@ -211,10 +208,31 @@ pub(super) async fn recover<E: Env>(
     Ok((state, recovery))
 }
 
+/// Opens the manifest, or makes it where the lane is new.
+async fn open_manifest<E: Env>(
+    env: &E,
+    dir: &Path,
+    config: &LaneConfig,
+    is_empty: bool,
+) -> Result<(ManifestFile<E>, TwinReport), OpenError> {
+    let (mut file, report) = ManifestFile::open(env.clone(), dir, config.lane, copies(config)).await?;
+    if report.is_missing() {
+        if !is_empty {
+            let file = dir.join(TwinKind::Manifest.names()[0]);
+            return Err(Damage { file, offset: 0, kind: DamageKind::CopiesMissing }.into());
+        }
+        file.write().await?;
+    }
+    Ok((file, report))
+}
+
 fn copies(config: &LaneConfig) -> Copies {
     #[cfg(debug_assertions)]
-    if config.has(PlantedBug::OneCopyWritten) {
-        return Copies::One;
+    match config.planted {
+        Some(PlantedBug::OneCopyWritten) => return Copies::One,
+        Some(PlantedBug::OldCopyWins) => return Copies::OldWins,
+        Some(PlantedBug::DirectoryNotSynced) => return Copies::Unsynced,
+        Some(_) | None => {}
     }
     let _ = config;
     Copies::Both

@@ -120,6 +120,49 @@ pub enum Copies {
     /// One: a planted bug.
     #[cfg(debug_assertions)]
     One,
+    /// One or the other in turns, and the older one is read: a planted bug.
+    #[cfg(debug_assertions)]
+    OldWins,
+    /// Both, and the directory is not synced: a planted bug.
+    #[cfg(debug_assertions)]
+    Unsynced,
+}
+
+impl Copies {
+    /// Whether the newer of two whole copies is read.
+    fn newest_wins(self) -> bool {
+        match self {
+            Self::Both => true,
+            #[cfg(debug_assertions)]
+            Self::One | Self::Unsynced => true,
+            #[cfg(debug_assertions)]
+            Self::OldWins => false,
+        }
+    }
+
+    /// Whether the change of this generation is written to the copy at this place.
+    fn has(self, place: usize, generation: u64) -> bool {
+        match self {
+            Self::Both => true,
+            #[cfg(debug_assertions)]
+            Self::Unsynced => true,
+            #[cfg(debug_assertions)]
+            Self::One => place == 0,
+            #[cfg(debug_assertions)]
+            Self::OldWins => place as u64 == generation % 2,
+        }
+    }
+
+    /// Whether the directory is synced after a copy was renamed.
+    fn is_synced(self) -> bool {
+        match self {
+            Self::Both => true,
+            #[cfg(debug_assertions)]
+            Self::One | Self::OldWins => true,
+            #[cfg(debug_assertions)]
+            Self::Unsynced => false,
+        }
+    }
 }
 
 /// A file that is kept twice.
@@ -141,7 +184,7 @@ impl<E: Env> TwinFile<E> {
     pub async fn open(
         env: E,
         dir: &Path,
-        kind: TwinKind,
+        (kind, copies): (TwinKind, Copies),
     ) -> Result<(Self, Option<Vec<u8>>, TwinReport), OpenError> {
         let [name_a, name_b] = kind.names();
         let a = read_copy(&env, &dir.join(name_a), kind).await?;
@@ -153,7 +196,8 @@ impl<E: Env> TwinFile<E> {
                 if generation == other && a.payload != b.payload {
                     return Err(damage(DamageKind::CopiesDisagree));
                 }
-                (generation.max(other), Some(if generation >= other { a.payload } else { b.payload }))
+                let is_first = (generation >= other) == copies.newest_wins();
+                (generation.max(other), Some(if is_first { a.payload } else { b.payload }))
             }
             [CopyState::Intact { generation }, _] => (generation, Some(a.payload)),
             [_, CopyState::Intact { generation }] => (generation, Some(b.payload)),
@@ -175,18 +219,18 @@ impl<E: Env> TwinFile<E> {
         assert!(len <= TWIN_BYTES_MAX, "a payload of {len} bytes is above {TWIN_BYTES_MAX}");
         self.generation = self.generation.checked_add(1).expect("generations are counted up one by one");
         let buf = Rc::new(self.encoded(payload));
-        for name in self.kind.names() {
-            #[cfg(debug_assertions)]
-            if copies == Copies::One && name.ends_with('b') {
-                break;
+        for (place, name) in self.kind.names().into_iter().enumerate() {
+            if !copies.has(place, self.generation) {
+                continue;
             }
             let path = self.dir.join(name);
             let fresh = self.dir.join(format!("{name}.new"));
-            self.replace(&path, &fresh, &buf)
-                .await
-                .map_err(|source| LogFailure::new(Doing::WriteCopy, &path, source))?;
+            let failed = |source| LogFailure::new(Doing::WriteCopy, &path, source);
+            self.replace(&path, &fresh, &buf).await.map_err(failed)?;
+            if copies.is_synced() {
+                self.env.sync_dir(&self.dir).await.map_err(failed)?;
+            }
         }
-        let _ = copies;
         Ok(())
     }
 
@@ -200,8 +244,7 @@ impl<E: Env> TwinFile<E> {
         file.write_at(Rc::clone(buf), 0).await?;
         file.sync().await?;
         file.close().await?;
-        self.env.rename(fresh, path).await?;
-        self.env.sync_dir(&self.dir).await
+        self.env.rename(fresh, path).await
     }
 
     fn encoded(&self, payload: &[u8]) -> E::Buf {

@@ -260,12 +260,14 @@ pub enum PlantedBug {
     WipedNodeVotes,
     /// The leader's digest is taken for the right one, whatever the majority's is.
     DigestOfLeaderCounts,
+    /// The log is let go of when a table is begun, not when it is durable and named.
+    LogReleasedBeforeTable,
 }
 
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ReplyFromDeposedLeader,
         Self::ResentWithoutAnswer,
         Self::ProposedInLaterTerm,
@@ -274,5 +276,6 @@ impl PlantedBug {
         Self::ReadBeforeApplied,
         Self::WipedNodeVotes,
         Self::DigestOfLeaderCounts,
+        Self::LogReleasedBeforeTable,
     ];
 }

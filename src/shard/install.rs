@@ -71,7 +71,7 @@ impl<E: Env> Replica<E> {
         }
     }
 
-    fn let_go_up_to(&mut self, index: Index) {
+    pub(crate) fn let_go_up_to(&mut self, index: Index) {
         if index <= self.raft.log_start() || index > self.raft.persisted_index() {
             return;
         }

@@ -35,7 +35,7 @@ use crate::kv::table::{Chunk, TableIndex};
 use crate::kv::{Frozen, Merge, MergeError, MergeStep, Retired};
 use crate::log::{Lane, TableRef, table_name};
 use crate::shard::cache::SharedCache;
-use crate::shard::config::{Config, Snapshots};
+use crate::shard::config::{Config, PlantedBug, Snapshots};
 use crate::shard::fetch::remove_parts;
 use crate::shard::repair::Spoil;
 use crate::shard::replica::Replica;
@@ -185,6 +185,9 @@ impl<E: Env> Replica<E> {
         };
         self.changes.is_running = true;
         let written = Rc::clone(&self.changes.written);
+        if config.is_planted(PlantedBug::LogReleasedBeforeTable) {
+            self.let_go_up_to(applied);
+        }
         let below = self.state.table().cloned().zip(self.table.clone());
         let (shard, lane, settings) = (self.shard, self.lane.clone(), config.snapshots);
         let cache = Rc::clone(&self.cache);

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -153,10 +154,33 @@ impl Process {
         }
     }
 
-    /// Sends a signal by its name, as `TERM`.
+    /// Sends a signal by its name, as `TERM`. After `STOP` it stands still when this returns.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status();
         assert!(sent.expect("there is a kill").success(), "SIG{name} to process {}", self.id());
+        if name == "STOP" {
+            self.wait_until_still();
+        }
+    }
+
+    /// A thread stops when it is scheduled the next time, not when the signal is sent: on a busy machine it
+    /// answers a message or two before.
+    fn wait_until_still(&self) {
+        let begun = Instant::now();
+        while !self.stands_still() {
+            assert!(begun.elapsed() < PATIENCE, "process {} does not stand still", self.id());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether each of its threads is stopped. The kernel's own, which do io for it, have nothing to say.
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        let lines = threads.flatten().flat_map(|thread| fs::read_to_string(thread.path().join("stat")));
+        lines.filter(|line| !line.contains("(iou-")).all(|line| {
+            let state = line.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            state == Some('T')
+        })
     }
 
     /// Whether it has ended by itself.

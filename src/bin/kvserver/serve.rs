@@ -39,7 +39,7 @@ use distribkv::ids::{CoreId, NodeId};
 use distribkv::kv;
 use distribkv::log::{Identity, IdentityStore, RecoveredAt};
 use distribkv::shard::Runner;
-use distribkv::shard::admission::{Desk, Hello};
+use distribkv::shard::admission::{Desk, Hello, Standing};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
@@ -353,13 +353,17 @@ impl Core {
 
     /// Keeps a link to every other node.
     fn start_links(&self) {
-        let hello = Hello { core: self.core, ..Hello::of(&self.identity) };
         for (to, address) in (1u32..).map(NodeId).zip(self.shared.settings.cluster.peers.clone()) {
             if to == self.identity.node {
                 continue;
             }
             let (links, waiting) = (self.links(), self.mesh.link_signal(to));
             let (asking, telling) = (self.mesh.clone(), self.mesh.clone());
+            let (said, mesh) = (Hello { core: self.core, ..Hello::of(&self.identity) }, self.mesh.clone());
+            let hello = move || {
+                let standing = if mesh.is_entitled() { Standing::Entitled } else { said.standing };
+                Hello { standing, ..said }
+            };
             let welcomed = async move |by| asking.ask(Question::Welcomed(by)).await;
             let news = move |news| telling.heard(to, news);
             let patience = links.election * 3;
@@ -392,6 +396,13 @@ impl Core {
         self.env.spawn(async move {
             entitled.wait().await;
             mesh.entitle_all();
+        });
+        let (mesh, env, desk) = (self.mesh.clone(), self.env.clone(), reception.desk.clone());
+        self.env.spawn(async move {
+            while mesh.behind() > 0 {
+                env.sleep(Duration::from_millis(5)).await;
+            }
+            desk.lanes_are_open();
         });
         let parts = (self.runner.clone(), self.mesh.clone());
         let settings = self.shared.settings.clone();

@@ -91,6 +91,7 @@ mod tests {
     use super::*;
     use crate::ids::{ClusterId, DirectoryId};
     use crate::log::RecoveredAt;
+    use crate::shard::admission::Standing;
 
     fn hello(core: u32, incarnation: u64) -> Hello {
         Hello {
@@ -103,6 +104,7 @@ mod tests {
             settings: 1,
             incarnation,
             recovered_at: RecoveredAt::NEVER,
+            standing: Standing::New,
         }
     }
 

@@ -2,16 +2,18 @@
 //! version 1, which the hello names: of parcels and frames too.
 //!
 //! ```text
-//! hello     0        4      8      12      16        24          32         40            48             56
-//!           ├ format ┼ node ┼ core ┼ nodes ┼ cluster ┼ directory ┼ settings ┼ incarnation ┼ recovered_at ┤
-//! verdict   0        4                                                                    60
-//!           ├   0    ┼ the hello of who welcomes ──────────────────────────────────────────┤
+//! hello     0        4      8      12      16        24          32         40
+//!           ├ format ┼ node ┼ core ┼ nodes ┼ cluster ┼ directory ┼ settings ┤
+//!           40            48             56         60      64
+//!           ├ incarnation ┼ recovered_at ┼ may vote ┼ zeros ┤
+//! verdict   0        4                                        68
+//!           ├   0    ┼ the hello of who welcomes ─────────────┤
 //!           0        4      12       20        24
 //!           ├ reason ┼ ours ┼ theirs ┼ may vote ┼ zeros …
 //! ```
 //!
-//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory, 6 incarnation, 7 recovery. All numbers are
-//! little-endian.
+//! Reasons: 1 format, 2 cluster, 3 settings, 4 node, 5 directory, 6 incarnation, 7 recovery, 8 no witness.
+//! All numbers are little-endian.
 //!
 //! Pure: bytes in, values out. What follows from a verdict is decided elsewhere.
 
@@ -21,10 +23,10 @@ use crate::ids::{ClusterId, CoreId, DirectoryId, NodeId};
 use crate::log::{Identity, Noted, RecoveredAt};
 
 /// The version of everything that nodes say to each other.
-pub const LINK_FORMAT: u32 = 2;
+pub const LINK_FORMAT: u32 = 1;
 
 /// The size of an encoded hello.
-pub const HELLO_BYTES: usize = 56;
+pub const HELLO_BYTES: usize = 64;
 
 /// The size of an encoded verdict.
 pub const VERDICT_BYTES: usize = 4 + HELLO_BYTES;
@@ -50,6 +52,8 @@ pub struct Hello {
     pub incarnation: u64,
     /// When its data directory was put in the place of a lost one.
     pub recovered_at: RecoveredAt,
+    /// Whether it may vote.
+    pub standing: Standing,
 }
 
 /// Why a hello was refused. `ours` is of who refused, `theirs` of who was refused, on both ends of the link.
@@ -105,6 +109,14 @@ pub enum Rejection {
         /// When the one that it came with was.
         theirs: RecoveredAt,
     },
+    /// Nothing is known of that node, whose directory is new, by one that was recovered: it may have known
+    /// another one before.
+    NoWitness {
+        /// When who refuses was recovered.
+        ours: RecoveredAt,
+        /// The directory that it came with.
+        theirs: DirectoryId,
+    },
 }
 
 /// Whether a node may vote and acknowledge.
@@ -148,6 +160,7 @@ impl Hello {
             settings: identity.cluster_hash,
             incarnation: identity.starts,
             recovered_at: identity.recovered_at,
+            standing: if identity.entitled { Standing::Entitled } else { Standing::New },
         }
     }
 
@@ -183,7 +196,8 @@ impl Hello {
         for word in [self.cluster.0, self.directory.0, self.settings].into_iter().chain(last) {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        out.try_into().expect("four words of 4 bytes and five of 8")
+        out.extend_from_slice(&u64::from(self.standing == Standing::Entitled).to_le_bytes());
+        out.try_into().expect("four words of 4 bytes and six of 8")
     }
 
     /// Reads a hello.
@@ -200,6 +214,7 @@ impl Hello {
             settings: bytes.get_u64_le(),
             incarnation: bytes.get_u64_le(),
             recovered_at: RecoveredAt(bytes.get_u64_le()),
+            standing: if bytes.get_u64_le() == 0 { Standing::New } else { Standing::Entitled },
         }
     }
 }
@@ -250,6 +265,7 @@ impl Rejection {
             Self::Directory { noted, theirs } => (5, noted.0, theirs.0),
             Self::Incarnation { newest, theirs } => (6, newest, theirs),
             Self::Recovery { newest, theirs } => (7, newest.0, theirs.0),
+            Self::NoWitness { ours, theirs } => (8, ours.0, theirs.0),
         }
     }
 
@@ -263,6 +279,7 @@ impl Rejection {
             5 => Some(Self::Directory { noted: DirectoryId(ours), theirs: DirectoryId(theirs) }),
             6 => Some(Self::Incarnation { newest: ours, theirs }),
             7 => Some(Self::Recovery { newest: RecoveredAt(ours), theirs: RecoveredAt(theirs) }),
+            8 => Some(Self::NoWitness { ours: RecoveredAt(ours), theirs: DirectoryId(theirs) }),
             _ => None,
         }
     }
@@ -315,6 +332,12 @@ impl Rejection {
                  voted",
                 newest.0, theirs.0
             ),
+            Self::NoWitness { theirs, .. } => format!(
+                "{refuser} was recovered itself: it does not remember whether {refused} had another data \
+                 directory before {:016x}, which is new, and cannot vouch for it. Where too few others can, \
+                 start {refused} with --recover: it then gets from them what it may have forgotten",
+                theirs.0
+            ),
         }
     }
 }
@@ -335,12 +358,17 @@ mod tests {
             settings: 6,
             incarnation: 7,
             recovered_at: RecoveredAt(8),
+            standing: Standing::Entitled,
         };
         let refused = |rejection, standing| Verdict::Rejected(Refusal { rejection, standing });
         let verdicts = [
             Verdict::Welcome(hello),
             refused(
                 Rejection::Directory { noted: DirectoryId(8), theirs: DirectoryId(9) },
+                Standing::Entitled,
+            ),
+            refused(
+                Rejection::NoWitness { ours: RecoveredAt(8), theirs: DirectoryId(9) },
                 Standing::Entitled,
             ),
             refused(Rejection::Settings { ours: 8, theirs: 9 }, Standing::New),
@@ -381,6 +409,7 @@ mod tests {
             settings,
             incarnation: 1,
             recovered_at: RecoveredAt::NEVER,
+            standing: Standing::New,
         }
     }
 }

@@ -17,6 +17,9 @@
 //! whomever it meets, also by those who were away when it came: the later of two recoveries counts, and no
 //! directory but a recovered one takes the place of another. Its replicas know that they may have forgotten
 //! what the node said before, and act by it (see `raft`'s recovering); here it is a new node like any other.
+//! What it had noted of others is lost, too: it vouches for no new directory of a node of which it knows
+//! nothing. (Else one recovery after another could leave nobody who remembers that node's old one.)
+//!
 //! The lost directory, should it come back, is refused by all who have met the new one, and so ends. It is
 //! the promise of whoever orders a recovery that it is not in use: where its process still ran, one that has
 //! heard only of the old directory might count it beside the new one.
@@ -27,6 +30,7 @@
 //! - A welcome is sent after the note is durable.
 //! - A noted directory is overwritten by that of a later recovery alone.
 //! - Entitlement is durable before the runner hears of it, and is never taken back.
+//! - The lanes of a node that is entitled were there before.
 //!
 //! - Of two links from one core of another node the newer is kept, whichever cores of this node they came to.
 //!
@@ -99,6 +103,8 @@ impl<E: Env> Clone for Desk<E> {
 struct Inner {
     own: Hello,
     is_entitled: bool,
+    /// Whether every lane of the node is there, durably.
+    has_lanes: bool,
     queue: VecDeque<Work>,
     noted_by: BTreeSet<NodeId>,
     needed: usize,
@@ -123,6 +129,7 @@ impl<E: Env> Desk<E> {
             inner: Rc::new(RefCell::new(Inner {
                 own,
                 is_entitled,
+                has_lanes: false,
                 queue: VecDeque::new(),
                 noted_by: BTreeSet::new(),
                 needed,
@@ -153,6 +160,13 @@ impl<E: Env> Desk<E> {
         self.inner.borrow().is_entitled
     }
 
+    /// Every lane of this node is open, and so durably there: it may become one that may vote. A lane that is
+    /// not there later was lost.
+    pub fn lanes_are_open(&self) {
+        self.inner.borrow_mut().has_lanes = true;
+        self.wake.raise();
+    }
+
     /// How many other nodes are known, since this start, to have noted this one's directory, and how many
     /// have to before it may vote.
     #[must_use]
@@ -164,7 +178,7 @@ impl<E: Env> Desk<E> {
     /// What this node says of itself from one of its cores.
     #[must_use]
     pub fn hello(&self, core: CoreId) -> Hello {
-        Hello { core, ..self.inner.borrow().own }
+        Hello { core, ..self.inner.borrow().own() }
     }
 
     /// Another node says hello on the link that is at `place`. Without an answer where the desk is gone or
@@ -274,9 +288,13 @@ impl<E: Env> Desk<E> {
     }
 
     async fn note(&self, hello: Hello) -> Result<Verdict, LogFailure> {
-        let own = self.inner.borrow().own;
+        let own = self.inner.borrow().own();
         let mut store = self.store.borrow_mut().take().expect("the desk does one thing at a time");
         let before = store.identity().noted.get(&hello.node).copied();
+        if let Some(rejection) = no_witness(&own, &hello).filter(|_| before.is_none()) {
+            *self.store.borrow_mut() = Some(store);
+            return Ok(self.inner.borrow().rejected(rejection));
+        }
         let noted = store.note(hello.node, hello.noted()).await;
         *self.store.borrow_mut() = Some(store);
         let rejection = match noted {
@@ -303,7 +321,7 @@ impl<E: Env> Desk<E> {
 
     fn is_due(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.is_entitled && inner.noted_by.len() >= inner.needed
+        !inner.is_entitled && inner.has_lanes && inner.noted_by.len() >= inner.needed
     }
 
     async fn entitle(&self) -> Result<(), LogFailure> {
@@ -318,6 +336,11 @@ impl<E: Env> Desk<E> {
 }
 
 impl Inner {
+    /// What this node says of itself now.
+    fn own(&self) -> Hello {
+        Hello { standing: self.standing(), ..self.own }
+    }
+
     fn standing(&self) -> Standing {
         if self.is_entitled { Standing::Entitled } else { Standing::New }
     }
@@ -325,6 +348,14 @@ impl Inner {
     fn rejected(&self, rejection: Rejection) -> Verdict {
         Verdict::Rejected(Refusal { rejection, standing: self.standing() })
     }
+}
+
+/// Why a recovered node cannot vouch for a directory, where it knows no other.
+fn no_witness(own: &Hello, hello: &Hello) -> Option<Rejection> {
+    let is_recovered = |of: &Hello| of.recovered_at != RecoveredAt::NEVER;
+    let is_new = hello.standing == Standing::New && !is_recovered(hello);
+    let ours = own.recovered_at;
+    (is_recovered(own) && is_new).then_some(Rejection::NoWitness { ours, theirs: hello.directory })
 }
 
 /// Why a node is refused that is known with another directory.

@@ -8,6 +8,7 @@
 //! | any | ⌊n/2⌋ + 1 nodes at once | ends: they can serve without it, it cannot serve without them |
 //! | new | one that may vote | ends: there is a cluster, and this node is not of it |
 //! | new | one that knows another directory of it, or a newer start | ends: that is not forgotten |
+//! | new | one that was recovered and remembers no directory of it | goes on: others may remember |
 //! | any | fewer | says so and asks again: the others may be the ones to be corrected |
 //!
 //! In a cluster of two, and where the nodes differ half and half, there is no majority that could be right:
@@ -55,6 +56,7 @@ impl Refusals {
         }
         let by_one_that_knows = match own {
             Standing::Entitled => false,
+            Standing::New if matches!(rejection, Rejection::NoWitness { .. }) => false,
             Standing::New => refusal.standing == Standing::Entitled || knows_the_directory(rejection),
         };
         by_one_that_knows.then(|| Refused { by: vec![by], rejection })
@@ -73,7 +75,8 @@ fn knows_the_directory(rejection: Rejection) -> bool {
         Rejection::Format { .. }
         | Rejection::Cluster { .. }
         | Rejection::Settings { .. }
-        | Rejection::Node { .. } => false,
+        | Rejection::Node { .. }
+        | Rejection::NoWitness { .. } => false,
     }
 }
 
@@ -86,6 +89,7 @@ fn majority(nodes: u32) -> usize {
 mod tests {
     use super::*;
     use crate::ids::DirectoryId;
+    use crate::log::RecoveredAt;
 
     const OTHER_SETTINGS: Rejection = Rejection::Settings { ours: 1, theirs: 2 };
     const OTHER_DIRECTORY: Rejection = Rejection::Directory { noted: DirectoryId(1), theirs: DirectoryId(2) };
@@ -131,6 +135,13 @@ mod tests {
         assert_eq!(after(Standing::New, Standing::New, OTHER_DIRECTORY), Some(1));
         assert_eq!(after(Standing::Entitled, Standing::Entitled, OTHER_SETTINGS), Some(2));
         assert_eq!(after(Standing::Entitled, Standing::Entitled, OTHER_DIRECTORY), Some(2));
+    }
+
+    #[test]
+    fn one_that_remembers_nothing_is_no_judge_and_a_majority_of_them_is_too_many() {
+        let no_witness = Rejection::NoWitness { ours: RecoveredAt(1), theirs: DirectoryId(2) };
+        let after = |nodes| ends_after(nodes, Standing::New, Standing::Entitled, no_witness);
+        assert_eq!([3, 5, 7].map(after), [Some(2), Some(3), Some(4)]);
     }
 
     #[test]

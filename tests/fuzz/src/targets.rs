@@ -245,6 +245,7 @@ fn close_segment(
 fn open_lane(directory: Directory, is_whole: bool) {
     let env = directory.env();
     let config = || LaneConfig {
+        damage: distribkv::log::OnDamage::Stop,
         lane: LANE,
         segment_bytes: 4 * BLOCK as u64,
         batch_bytes_max: 2 * BLOCK,

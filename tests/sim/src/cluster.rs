@@ -27,6 +27,7 @@ use distribkv::route::parcel::Parcel;
 use distribkv::shard::admission::{Admission, Desk, HELLO_BYTES, Hello, LinkPlace, Verdict};
 use distribkv::shard::{CoreStatus, Known, Role, Runner};
 
+use crate::decay::Doubt;
 use crate::disk::{Crash, DiskConfig};
 use crate::env::{Machine, SimEnv};
 use crate::executor::{World, WorldHandle};
@@ -98,7 +99,12 @@ struct Node {
     heartbeat_ms: Cell<Option<u64>>,
     /// Whether its next start says that its directory is lost.
     recovers: Cell<bool>,
+    /// How little its disk is trusted.
+    doubt: Cell<Doubt>,
 }
+
+/// What the life of a node whose disk is doubted ends with.
+pub const DOUBTED: i32 = 90;
 
 /// A whole cluster.
 #[derive(Clone)]
@@ -132,6 +138,7 @@ impl Cluster {
                 may_vote: Cell::new(false),
                 heartbeat_ms: Cell::new(None),
                 recovers: Cell::new(false),
+                doubt: Cell::default(),
             };
             (id, node)
         });
@@ -165,6 +172,7 @@ impl Cluster {
         let newest = self.node(node).dirs.get();
         self.put_back_data_dir(node, newest);
         self.node(node).dirs.set(newest + 1);
+        self.node(node).doubt.set(Doubt::None);
         self.machine(node).disk().prepare_dir(&self.data_dir(node));
     }
 
@@ -180,22 +188,19 @@ impl Cluster {
         self.node(node).heartbeat_ms.set(heartbeat_ms);
     }
 
-    /// Turns over one bit of one of the segments of a node that is down, where these numbers point.
-    pub fn rot(&self, node: NodeId, (file, byte, bit): (u64, u64, u64)) {
-        assert!(!self.is_running(node), "node {node} runs: what it has read would not rot");
+    /// Where a node keeps its data: its directory, and those of its lanes.
+    #[must_use]
+    pub fn data_dirs(&self, node: NodeId) -> Vec<PathBuf> {
+        let dir = self.data_dir(node);
+        let lanes = (0..self.inner.config.cores).map(|lane| dir.join(format!("lane-{lane}")));
+        std::iter::once(dir.clone()).chain(lanes).collect()
+    }
+
+    /// From now on a node's disk is trusted no more than this, until it gets another one.
+    pub fn doubt(&self, node: NodeId, doubt: Doubt) {
         self.note_rot(node);
-        let disk = self.machine(node).disk();
-        let mut segments = Vec::new();
-        for lane in 0..self.inner.config.cores {
-            let dir = self.data_dir(node).join(format!("lane-{lane}"));
-            let written =
-                |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-            let of_lane = disk.files(&dir).into_iter().filter(|(name, _)| name.ends_with(".log"));
-            segments.extend(of_lane.map(|(name, bytes)| (dir.join(name), written(&bytes))));
-        }
-        segments.retain(|(_, written)| *written > 0);
-        let Some((path, written)) = segments.get(file as usize % segments.len().max(1)) else { return };
-        disk.flip_bit(path, byte % written, (bit % 8) as u8);
+        let before = self.node(node).doubt.get();
+        self.node(node).doubt.set(before.max(doubt));
     }
 
     /// From now on damage in this node's files is no surprise.
@@ -437,16 +442,24 @@ impl Cluster {
             cluster.end(node, exit.code(), &exit);
         });
         let mut runners = Vec::new();
+        let mut is_cut = false;
         for core in (0..cores).map(CoreId) {
             let env = self.machine(node).env(core);
             let planted = &self.inner.config.planted;
             match node::open_core(&env, &settings, &identity, (core, cores), planted).await {
                 Ok((runner, found)) => {
                     self.judge_damage(node, &found.damages);
+                    is_cut |= found.cuts > 0;
                     runners.push(runner);
                 }
                 Err(exit) => return self.end(node, exit.code(), &exit),
             }
+        }
+        desk.lanes_are_open();
+        match self.node(node).doubt.get() {
+            Doubt::Always => return self.end(node, DOUBTED, &"its disk may have lost anything"),
+            Doubt::WhereCut if is_cut => return self.end(node, DOUBTED, &"its last batch rotted"),
+            Doubt::None | Doubt::WhereCut => {}
         }
         self.node(node).runners.borrow_mut().clone_from(&runners);
         for (core, runner) in (0..cores).map(CoreId).zip(runners.iter()) {

@@ -13,7 +13,7 @@
 //! | another change in flight | happens or not, cached | happens or not, then as above |
 //!
 //! Invariants:
-//! - What was synced, or written durably and returned, survives everything but [`Disk::flip_bit`].
+//! - What was synced, or written durably and returned, survives everything but what `damage` does.
 //! - A sync covers what had completed when it was submitted, nothing later.
 //! - An operation of a group that has ended never returns.
 //! - Two writes of one life are never in flight on the same bytes, and no write of a living task is dropped
@@ -40,6 +40,7 @@ use crate::random::Choices;
 
 mod action;
 mod contents;
+mod damage;
 mod fate;
 mod faults;
 mod names;
@@ -48,6 +49,7 @@ mod settings;
 mod state;
 
 pub use contents::SECTOR_BYTES;
+pub use damage::Stray;
 pub use fate::Tearing;
 pub use faults::{Fault, Stall};
 pub(crate) use open_file::OpenFile;
@@ -110,6 +112,7 @@ struct Flight {
     group: Group,
     action: Action,
     error: Option<i32>,
+    stray: Option<Stray>,
     waiter: Weak<Waiter>,
 }
 
@@ -193,28 +196,6 @@ impl Disk {
         }
     }
 
-    /// Turns a bit of a file over: in the cache and on the disk, as if it had rotted and then been read.
-    pub fn flip_bit(&self, path: &Path, at: u64, bit: u8) {
-        let mut state = self.inner.state.borrow_mut();
-        match state.tree.find_file(path) {
-            Ok(inode) => state.tree.file_mut(inode).flip_bit(at, bit),
-            Err(error) => panic!("{} cannot rot: {error}", path.display()),
-        }
-    }
-
-    /// Takes a file away for good, as a mistaken hand would.
-    pub fn remove_file(&self, path: &Path) {
-        let mut state = self.inner.state.borrow_mut();
-        let sequence = state.sequence + 1;
-        state.sequence = sequence;
-        let removed = state.tree.remove(sequence, path);
-        let dir = path.parent().unwrap_or(path);
-        if let Err(error) = removed.and_then(|()| state.tree.sync_directory(dir, sequence)) {
-            panic!("{} cannot be taken away: {error}", path.display());
-        }
-        state.collect();
-    }
-
     /// The files of a directory as they are now, whatever is in flight: name and bytes.
     #[must_use]
     pub fn files(&self, dir: &Path) -> Vec<(String, Vec<u8>)> {
@@ -291,6 +272,7 @@ impl Disk {
             if decided.is_multiple_of(2) && flight.error.is_none() {
                 // It was never acknowledged, so nothing says that it went further than a cache.
                 flight.action = Action::Write { inode, pos, data, through: Through::Cache };
+                flight.stray = None;
                 let late = Duration::from_micros(choices.up_to(state.config.late_us_max));
                 // Under a number of its own: the timer of its first life still fires, and finds nothing.
                 state.operations += 1;
@@ -364,8 +346,9 @@ impl Disk {
             state.operations += 1;
             assert!(state.flights.len() < FLIGHTS_MAX, "more than {FLIGHTS_MAX} operations in flight");
             let error = state.faults.error(kind, &mut state.random);
+            let stray = state.faults.stray(kind);
             let latency = state.config.latencies.of(kind).draw(&mut state.random);
-            let flight = Flight { group, action, error, waiter: Rc::downgrade(&waiter) };
+            let flight = Flight { group, action, error, stray, waiter: Rc::downgrade(&waiter) };
             let [first, second, third] = flight.action.numbers();
             let node = u64::from(self.inner.node.0);
             self.inner.world.note("disk", &[node, state.operations, kind as u64, first, second, third]);
@@ -406,9 +389,10 @@ impl Disk {
             state.flights.insert(number, flight);
             return;
         }
-        let result = match flight.error {
-            None => state.perform(&flight.action),
-            Some(error) => {
+        let result = match (flight.error, flight.stray) {
+            (None, None) => state.perform(&flight.action),
+            (None, Some(stray)) => state.go_astray(&flight.action, stray),
+            (Some(error), _) => {
                 state.fail(&flight.action, &self.inner.choices);
                 Err(os_error(error))
             }

@@ -17,7 +17,7 @@
 //! | [`history`], [`linear`] | what the clients saw, and whether one register could have answered so |
 //! | [`cluster`] | the product's nodes on all that |
 //! | [`clerk`], [`workload`] | the product's Clerk, and what clients do with it |
-//! | [`nemesis`], [`observer`] | what goes wrong, and what must hold all the same |
+//! | [`nemesis`], [`decay`], [`observer`] | what goes wrong, and what must hold all the same |
 //! | [`run`](mod@run) | one seed from beginning to end |
 //!
 //! Invariants:
@@ -27,6 +27,7 @@
 
 pub mod clerk;
 pub mod cluster;
+pub mod decay;
 pub mod disk;
 pub mod env;
 pub mod executor;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use distribkv::ids::NodeId;
 
-use crate::cluster::{Cluster, Ending};
+use crate::cluster::{Cluster, DOUBTED, Ending};
+use crate::decay::{Decay, decay};
 use crate::disk::{Crash, Fault, Kind, Stall};
 use crate::executor::WorldHandle;
 use crate::network::LinkState;
@@ -31,12 +32,13 @@ enum Trouble {
     Jump,
     Drift,
     Wipe,
-    Rot,
+    Decay,
+    DecayAtRest,
     FillDisk,
 }
 
 /// Every trouble but [`Trouble::FillDisk`], which is drawn beside them where it is asked for.
-const TROUBLES: [Trouble; 14] = [
+const TROUBLES: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::PowerCutAll,
@@ -50,7 +52,8 @@ const TROUBLES: [Trouble; 14] = [
     Trouble::Jump,
     Trouble::Drift,
     Trouble::Wipe,
-    Trouble::Rot,
+    Trouble::Decay,
+    Trouble::DecayAtRest,
 ];
 
 /// Makes trouble.
@@ -62,8 +65,8 @@ pub struct Nemesis {
     disks_fill: bool,
     /// The node whose disk was wiped or rotted last. One of three or more.
     victim: Option<NodeId>,
-    /// Whether that one rotted: then it may not know what it lost, and is wiped in the end.
-    has_rotted: bool,
+    /// Whether that one's disk decays: then it gets another one in the end, if not before.
+    decays: bool,
 }
 
 /// What a process ends with whose directory others do not know, and one whose directory is damaged.
@@ -82,7 +85,7 @@ impl Nemesis {
             clocks_may_drift: !cluster.config().lease_reads,
             disks_fill: false,
             victim: None,
-            has_rotted: false,
+            decays: false,
         }
     }
 
@@ -140,19 +143,22 @@ impl Nemesis {
                 }
             }
             Trouble::Wipe => self.wipe(node),
-            Trouble::Rot => self.rot(node),
+            Trouble::Decay => {
+                let what = Decay::ALL[self.random.index(Decay::ALL.len())];
+                self.decay(node, what);
+            }
+            Trouble::DecayAtRest => self.decay_at_rest(node),
             Trouble::FillDisk => self.fill_disk(node, lasting),
         }
     }
 
-    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk rotted gets
+    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk decays gets
     /// another one.
     pub fn heal(&mut self) {
         self.cluster.heal_network();
-        if let Some(rotted) = self.victim.filter(|_| self.has_rotted) {
-            self.cluster.crash(rotted, Crash::Process);
-            self.cluster.replace_data_dir(rotted);
-            self.cluster.boot_to_recover(rotted);
+        if let Some(victim) = self.victim.filter(|_| self.decays) {
+            self.cluster.crash(victim, Crash::Process);
+            self.replace(victim);
         }
         for node in self.cluster.nodes() {
             let disk = self.cluster.machine(node).disk();
@@ -172,6 +178,9 @@ impl Nemesis {
             if !self.cluster.is_running(node) {
                 match self.cluster.ending(node) {
                     Ending::Exit { code: UNKNOWN_DIRECTORY, .. } => self.cluster.boot_to_recover(node),
+                    Ending::Exit { code: DAMAGED | DOUBTED, .. } if self.decays_of(node) => {
+                        self.replace(node);
+                    }
                     Ending::Exit { code: DAMAGED, .. } | Ending::None => self.cluster.boot(node),
                     Ending::Exit { .. } => {
                         self.cluster.machine(node).disk().heal();
@@ -191,7 +200,7 @@ impl Nemesis {
         let cores = self.cluster.config().nodes * self.cluster.config().cores;
         let all_are_up = reports.len() == cores as usize;
         let all_are_whole = self.cluster.nodes().into_iter().all(|node| self.cluster.is_whole(node));
-        !self.has_rotted
+        !self.decays
             && self.cluster.config().nodes >= 3
             && all_are_up
             && all_are_whole
@@ -214,15 +223,35 @@ impl Nemesis {
         }
     }
 
-    /// Takes a node down and turns over one bit of its log: it starts only where the bit is of no batch.
-    fn rot(&mut self, node: NodeId) {
-        if self.may_fall(node) && self.random.index(4) == 0 {
-            (self.victim, self.has_rotted) = (Some(node), true);
+    /// Lets the disk of a node decay while it runs.
+    fn decay(&mut self, node: NodeId, what: Decay) {
+        if self.may_fall(node) && self.random.index(2) == 0 {
+            (self.victim, self.decays) = (Some(node), true);
+            let doubt = decay(&self.cluster, node, what, &mut self.random);
+            self.cluster.doubt(node, doubt);
+        }
+    }
+
+    /// The same while it is down: it ends at its start where it finds what has become of its files.
+    fn decay_at_rest(&mut self, node: NodeId) {
+        let what = [Decay::Bit, Decay::Sector, Decay::File][self.random.index(3)];
+        self.decay(node, what);
+        if self.decays_of(node) {
             self.cluster.crash(node, Crash::Process);
-            let draws = (self.random.draw(), self.random.draw(), self.random.draw());
-            self.cluster.rot(node, draws);
             self.cluster.boot(node);
         }
+    }
+
+    fn decays_of(&self, node: NodeId) -> bool {
+        self.decays && self.victim == Some(node)
+    }
+
+    /// Gives a node that is down another disk, and has it recovered.
+    fn replace(&mut self, node: NodeId) {
+        self.decays = false;
+        self.cluster.machine(node).disk().heal();
+        self.cluster.replace_data_dir(node);
+        self.cluster.boot_to_recover(node);
     }
 
     fn any_node(&mut self) -> NodeId {

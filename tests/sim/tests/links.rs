@@ -61,6 +61,7 @@ impl Scene {
             (Hello::of(&identity), Desk::new(store, Hello::of(&identity)), core.expect("a new one").0)
         });
         let (own, desk, runner) = opened.expect("opening a new node takes no time");
+        desk.lanes_are_open();
         let (running, links) = (desk.clone(), Links::new(env.clone(), runner, ELECTION));
         env.spawn(async move {
             let _ = running.run().await;
@@ -168,7 +169,14 @@ fn a_link_to_a_node_with_another_directory_is_not_used_and_said() {
     let news = Rc::clone(&heard);
     let told = move |heard| news.borrow_mut().push(heard);
     let own = scene.own;
-    scene.env.spawn(keep_outgoing(links, (NodeId(2), own), Signal::default(), connect, welcomed, told));
+    scene.env.spawn(keep_outgoing(
+        links,
+        (NodeId(2), move || own),
+        Signal::default(),
+        connect,
+        welcomed,
+        told,
+    ));
     scene.world.run_for(Duration::from_secs(2));
     let found = Rejection::Directory { noted: DirectoryId(200), theirs: DirectoryId(999) };
     assert!(heard.borrow().len() > 1, "it tries again");

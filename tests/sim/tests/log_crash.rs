@@ -207,6 +207,8 @@ fn planted_bugs_are_found() {
         PlantedBug::BlockRewritten,
         PlantedBug::FailureNotLatched,
         PlantedBug::HeaderKept,
+        PlantedBug::OldCopyWins,
+        PlantedBug::DirectoryNotSynced,
     ];
     let missed: Vec<PlantedBug> = bugs.into_iter().filter(|bug| !finds(*bug)).collect();
     assert!(missed.is_empty(), "not found: {missed:?}");

@@ -39,7 +39,7 @@ fn flip(story: &Story, node: NodeId, end: &str, at: u64) {
 
 fn take_away(story: &Story, node: NodeId, path: &std::path::Path) {
     story.cluster.note_rot(node);
-    story.cluster.machine(node).disk().remove_file(path);
+    story.cluster.machine(node).disk().lose_file(path);
 }
 
 fn holds(story: &Story, node: NodeId, wanted: &str) {

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use distribkv::ids::NodeId;
 use distribkv::route::call::Request;
 use sim::cluster::{Cluster, ClusterConfig, Ending};
-use sim::disk::{Crash, DiskConfig};
+use sim::disk::{Crash, DiskConfig, Fault, Stray};
 use sim::executor::{World, WorldConfig};
 use sim::network::{LinkState, NetworkConfig};
 use sim::run::Options;
-use sim::story::{SHARD, Story, append, replica, with_small_tables};
+use sim::story::{LONG, SHARD, Story, append, replica, with_small_tables};
 
 /// So short that the caller has given up long before a held packet arrives.
 const GIVEN_UP: Duration = Duration::from_millis(200);
@@ -89,6 +89,90 @@ fn a_recovered_node_does_not_vote_in_a_term_that_it_may_have_forgotten() {
     );
 }
 
+/// A node acknowledges an entry that the third node has not seen, and its log rots before that entry. If it
+/// took the damage for the end of its log, it would lead on with the third node, without the entry.
+fn a_log_rots(planted: Option<&str>) -> Option<Bytes> {
+    let story = Story::begin(planted);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [rots, behind] = story.others(leader);
+    story.cluster.partition(&[behind], &[leader, rots]);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "a majority is there");
+    // The lane falls idle, and is sealed.
+    story.pass(Duration::from_millis(100));
+    story.cluster.crash(rots, Crash::Process);
+    let disk = story.cluster.machine(rots).disk();
+    let lane = story.cluster.data_dirs(rots).pop().expect("a node has a lane");
+    let holds = |bytes: &[u8]| bytes.windows(4).any(|window| window == b"kept");
+    let files = disk.files(&lane);
+    let (name, bytes) = files.iter().find(|(_, bytes)| holds(bytes)).expect("it is durable");
+    let at = bytes.windows(4).position(|window| window == b"kept").expect("it was found before");
+    story.cluster.note_rot(rots);
+    disk.flip_bit(&lane.join(name), at as u64, 0);
+    story.cluster.heal_network();
+    story.cluster.partition(&[leader], &[rots, behind]);
+    story.boot(rots.0);
+    assert_eq!(story.exit_code(rots.0), None);
+    if planted.is_none() {
+        assert!(!story.cluster.is_whole(rots), "who has what it lost is not there");
+        assert_eq!(story.leader(), None, "nor does it lead, or make the other lead, without it");
+        story.cluster.heal_network();
+        story.wait(|story| story.cluster.is_whole(rots));
+    }
+    story.value(behind)
+}
+
+#[test]
+fn damage_is_not_taken_for_a_torn_tail() {
+    assert_eq!(a_log_rots(None), Some(Bytes::from_static(b"kept")));
+    assert_eq!(a_log_rots(Some("DamageCut")), None, "the mistake loses what was acknowledged");
+}
+
+/// A node that may vote finds none of the files of its lane. It was told of no loss, and forgets nothing
+/// unnoticed: it is as one that was recovered.
+#[test]
+fn a_lane_that_is_gone_is_not_taken_for_a_new_one() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [robbed, behind] = story.others(leader);
+    story.cluster.partition(&[behind], &[leader, robbed]);
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "a majority is there");
+    story.cluster.crash(robbed, Crash::Process);
+    let disk = story.cluster.machine(robbed).disk();
+    let lane = story.cluster.data_dirs(robbed).pop().expect("a node has a lane");
+    disk.files(&lane).into_iter().for_each(|(name, _)| disk.lose_file(&lane.join(name)));
+    story.cluster.heal_network();
+    story.cluster.partition(&[leader], &[robbed, behind]);
+    story.cluster.boot(robbed);
+    story.pass(Duration::from_secs(3));
+    assert!(!story.cluster.is_whole(robbed), "who knows of its vote is not there");
+    story.cluster.heal_network();
+    story.wait(|story| story.cluster.is_whole(robbed));
+    assert_eq!(story.value(behind), Some(Bytes::from_static(b"kept")));
+}
+
+/// A node acknowledges what its disk has acknowledged and never written, and starts again without it. Nothing
+/// can show it; nothing is lost as long as the others are all there.
+#[test]
+fn a_lost_tail_of_one_node_is_made_good_by_the_others() {
+    let story = Story::begin(None);
+    let leader = story.leader().expect("the story begins with a leader");
+    let [forgets, third] = story.others(leader);
+    assert!(matches!(story.append(leader, "a"), Some(Ok(_))), "all are there");
+    story.pass(Duration::from_millis(100));
+    let disk = story.cluster.machine(forgets).disk();
+    disk.fail(Fault::Astray { stray: Stray::Lost, after: 0 });
+    assert!(matches!(story.append(leader, "b"), Some(Ok(_))), "all are there");
+    story.wait(|_| disk.strays() == 1);
+    story.cluster.crash(forgets, Crash::Process);
+    story.boot(forgets.0);
+    // To this leader it has said that it holds the entry. Another one asks anew.
+    let moved = story.call(leader, Request::Transfer { to: Some(third) }, LONG);
+    assert!(matches!(moved, Some(Ok(_))), "{moved:?}");
+    let digest = |node| replica(&story, node).map(|replica| (replica.applied_index, replica.state_digest));
+    story.wait(|_| digest(forgets).is_some() && digest(forgets) == digest(leader));
+    assert_eq!(story.value(forgets), Some(Bytes::from_static(b"ab")));
+}
+
 /// Takes a node down with its disk, and starts it with an empty one and the word that the old one is lost.
 fn lose_and_recover(story: &Story, node: NodeId) {
     story.cluster.crash(node, Crash::Process);
@@ -161,6 +245,31 @@ fn who_was_away_learns_of_a_recovered_node() {
     story.cluster.crash(others[3], Crash::Power);
     assert!(matches!(story.append(away, "!"), Some(Ok(_))), "three of five are there, these two among them");
     assert_eq!(story.value(wiped), Some(Bytes::from_static(b"kept!")));
+}
+
+/// Of five, three are recovered one after the other while the fourth is away. They have forgotten which
+/// directory it had, and must not take an empty one for its first: it could vote a second time.
+#[test]
+fn who_was_recovered_vouches_for_no_new_directory() {
+    let story = Story::prepared(5, None);
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let [away, last] = [NodeId(4), NodeId(5)];
+    story.cluster.crash(away, Crash::Power);
+    for recovered in [1, 2, 3].map(NodeId) {
+        lose_and_recover(&story, recovered);
+        story.wait(|story| story.cluster.is_whole(recovered));
+    }
+    // The only one that still knows.
+    story.cluster.crash(last, Crash::Power);
+    story.cluster.replace_data_dir(away);
+    story.boot(away.0);
+    assert!(!story.cluster.may_vote(away), "nobody who remembers has vouched for it");
+    assert_eq!(story.exit_code(away.0), Some(20), "{:?}", story.cluster.ending(away));
+    story.cluster.boot(last);
+    story.cluster.boot_to_recover(away);
+    story.wait(|story| story.cluster.is_whole(away));
+    assert!(matches!(story.append(away, "kept"), Some(Ok(_))), "all are there");
 }
 
 /// A node is recovered twice. Neither of its lost directories is ever taken for its own again.

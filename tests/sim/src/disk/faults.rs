@@ -1,6 +1,8 @@
-//! What a disk is told to do wrong: errors at chosen operations or by chance, and stalls.
+//! What a disk is told to do wrong: errors at chosen operations or by chance, writes that go astray, and
+//! stalls.
 
 use super::EIO;
+use super::damage::Stray;
 use super::settings::Kind;
 use crate::random::{Chance, Random};
 
@@ -28,6 +30,13 @@ pub enum Fault {
         kind: Kind,
         /// How often.
         chance: Chance,
+    },
+    /// One write is acknowledged, and is not where it should be: the one after `after` others.
+    Astray {
+        /// What becomes of it.
+        stray: Stray,
+        /// Writes that still land.
+        after: u64,
     },
 }
 
@@ -75,6 +84,7 @@ impl Faults {
         let mut failed = false;
         self.list.retain_mut(|fault| match fault {
             Fault::Once { kind: of, .. } if *of != kind => true,
+            Fault::Astray { .. } => true,
             Fault::Once { after: 0, .. } => {
                 failed = true;
                 false
@@ -93,5 +103,24 @@ impl Faults {
             }
         });
         failed.then_some(EIO)
+    }
+
+    /// Whether the operation that is being submitted is a write that goes astray.
+    pub(super) fn stray(&mut self, kind: Kind) -> Option<Stray> {
+        let mut gone = None;
+        self.list.retain_mut(|fault| match fault {
+            Fault::Astray { stray, after: 0 } if kind == Kind::Write => {
+                gone = Some(*stray);
+                false
+            }
+            Fault::Astray { after, .. } if kind == Kind::Write => {
+                *after -= 1;
+                true
+            }
+            Fault::Astray { .. } | Fault::Once { .. } | Fault::Always { .. } | Fault::Sometimes { .. } => {
+                true
+            }
+        });
+        gone
     }
 }

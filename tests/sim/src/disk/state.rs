@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) sequence: u64,
     /// Operations submitted so far, and the number of the last.
     pub(super) operations: u64,
+    /// Writes that were acknowledged and are not where they should be.
+    pub(super) strays: u64,
     pub(super) flights: BTreeMap<u64, Flight>,
     /// Operations whose time has come while the disk was stalled.
     pub(super) held: Vec<u64>,
@@ -45,6 +47,7 @@ impl State {
             tree: Tree::new(),
             sequence: 0,
             operations: 0,
+            strays: 0,
             flights: BTreeMap::new(),
             held: Vec::new(),
             open: BTreeMap::new(),
@@ -130,7 +133,7 @@ impl State {
     }
 
     /// Whether there is space for a file to be so long.
-    fn reserve(&self, inode: InodeId, len: u64) -> io::Result<()> {
+    pub(super) fn reserve(&self, inode: InodeId, len: u64) -> io::Result<()> {
         let block = BLOCK_BYTES as u64;
         let before = self.tree.file(inode).len().next_multiple_of(block);
         let grown = len.next_multiple_of(block).saturating_sub(before);

@@ -475,6 +475,73 @@ fn bits_rot_wherever_they_are() {
     assert_eq!(bench.machine.disk().files(Path::new("/d")), files);
 }
 
+/// What a file of two blocks of ones holds after its second is overwritten, and its third written, astray.
+fn astray(stray: Stray) -> (String, u64) {
+    let bench = Bench::new(None, DiskConfig::default());
+    let disk = bench.machine.disk().clone();
+    let done = bench.run(async move |env: SimEnv| {
+        let file = begin(&env, "a").await?;
+        disk.fail(Fault::Astray { stray, after: 1 });
+        fill(&env, &file, 2, 2).await?;
+        fill(&env, &file, 1, 3).await?;
+        fill(&env, &file, 0, 4).await
+    });
+    assert!(matches!(done, Ok(Ok(()))), "all of them are acknowledged: {done:?}");
+    bench.machine.crash(Crash::Power);
+    (bench.files(), bench.machine.disk().strays())
+}
+
+#[test]
+fn a_stray_write_is_acknowledged_and_is_not_where_it_should_be() {
+    assert_eq!(astray(Stray::Lost), ("a412".to_string(), 1));
+    assert_eq!(astray(Stray::Elsewhere(0)), ("a413".to_string(), 1), "in the next place");
+    assert_eq!(
+        astray(Stray::Elsewhere(1)),
+        ("a412".to_string(), 1),
+        "in the one after, and overwritten there"
+    );
+}
+
+#[test]
+fn a_lost_write_leaves_its_file_as_long_as_it_should_be() {
+    let bench = Bench::new(None, DiskConfig::default());
+    let disk = bench.machine.disk().clone();
+    let done = bench.run(async move |env: SimEnv| {
+        let file = begin(&env, "a").await?;
+        disk.fail(Fault::Astray { stray: Stray::Lost, after: 0 });
+        fill(&env, &file, 2, 2).await
+    });
+    assert!(matches!(done, Ok(Ok(()))), "{done:?}");
+    assert_eq!(bench.files(), "a11-");
+}
+
+#[test]
+fn a_lost_file_is_gone_for_good_but_for_who_has_it_open() {
+    let bench = Bench::new(None, DiskConfig::default());
+    let disk = bench.machine.disk().clone();
+    let read = bench.run(async move |env: SimEnv| {
+        let file = begin(&env, "a").await?;
+        begin(&env, "b").await?;
+        disk.lose_file(&path("a"));
+        assert_eq!(errno(env.open(&path("a"), OpenMode::Read).await), Some(ENOENT));
+        file.read_at(0, 1).await
+    });
+    assert_eq!(read.map(Result::ok), Ok(Some(vec![1])));
+    bench.machine.crash(Crash::Power);
+    assert_eq!(bench.files(), "b11");
+}
+
+#[test]
+fn a_sector_rots_as_a_whole() {
+    let bench = Bench::new(None, DiskConfig::default());
+    let done = bench.run(async move |env: SimEnv| begin(&env, "a").await.map(|_| ()));
+    assert!(matches!(done, Ok(Ok(()))), "{done:?}");
+    bench.machine.disk().garble(&path("a"), 4096 + 700);
+    let files = bench.machine.disk().files(Path::new("/d"));
+    let rotten: Vec<usize> = (0..8192).filter(|at| files[0].1[*at] != 1).collect();
+    assert_eq!(rotten, (4096 + 512..4096 + 1024).collect::<Vec<_>>());
+}
+
 #[test]
 fn reads_end_where_the_file_ends() {
     let bench = Bench::new(None, DiskConfig::default());
