@@ -101,7 +101,7 @@ impl ReplicaReport {
             role: match raft.role() {
                 raft::Role::Leader => Role::Leader,
                 raft::Role::Follower | raft::Role::PreCandidate | raft::Role::Candidate
-                    if raft.standing() != raft::Standing::Whole =>
+                    if raft.standing() != raft::Standing::Whole || replica.repair.is_spoiled() =>
                 {
                     Role::Recovering
                 }
