@@ -219,13 +219,13 @@ fn a_probe_is_one_at_a_time_and_a_window_is_bounded() {
     assert!(progress.is_due(&config, last));
     progress.sent(Index(7), 100, 0);
     assert!(!progress.is_due(&config, last), "one probe is under way");
-    progress.accept(Index(7), Voice::Whole);
+    progress.accept(Index(7), Voice::Whole, 0);
     assert_eq!((progress.mode(), progress.next()), (Mode::Replicate, Index(8)));
     progress.sent(Index(8), 50, 0);
     assert!(progress.is_due(&config, last));
     progress.sent(Index(9), 50, 0);
     assert!(!progress.is_due(&config, Index(12)), "the window is full");
-    progress.accept(Index(8), Voice::Whole);
+    progress.accept(Index(8), Voice::Whole, 0);
     assert!(progress.is_due(&config, Index(12)));
 }
 
@@ -233,7 +233,7 @@ fn a_probe_is_one_at_a_time_and_a_window_is_bounded() {
 fn what_left_before_a_round_and_did_not_arrive_is_lost() {
     let mut progress = Progress::new(Index(0));
     progress.sent(Index(1), 10, 0);
-    progress.accept(Index(1), Voice::Whole);
+    progress.accept(Index(1), Voice::Whole, 0);
     progress.sent(Index(2), 10, 4);
     progress.sent(Index(3), 10, 5);
     progress.heard(4, Index(1));
@@ -250,7 +250,7 @@ fn old_rejections_change_nothing() {
     assert!(progress.is_rejected_at(Index(9)));
     progress.probe_from(Index(4));
     assert!(!progress.is_rejected_at(Index(9)), "it was asked before");
-    progress.accept(Index(3), Voice::Whole);
+    progress.accept(Index(3), Voice::Whole, 0);
     assert!(!progress.is_rejected_at(Index(3)), "it is matched");
     assert!(!progress.is_rejected_at(Index(u64::MAX)));
 }
@@ -262,10 +262,10 @@ fn a_table_ends_when_its_follower_has_caught_up() {
     progress.begin_snapshot(Index(10));
     assert_eq!((progress.mode(), progress.next()), (Mode::Snapshot { pending: Index(10) }, Index(11)));
     assert!(!progress.is_due(&config, last), "no entries while it fetches");
-    progress.accept(Index(9), Voice::Whole);
+    progress.accept(Index(9), Voice::Whole, 0);
     progress.resume_at(Index(10));
     assert!(matches!(progress.mode(), Mode::Snapshot { .. }), "entry 10 is not in the log");
-    progress.accept(Index(12), Voice::Whole);
+    progress.accept(Index(12), Voice::Whole, 0);
     progress.resume_at(Index(10));
     assert_eq!((progress.mode(), progress.next()), (Mode::Replicate, Index(13)));
 
@@ -283,12 +283,12 @@ fn a_table_ends_when_its_follower_has_caught_up() {
 #[test]
 fn what_does_not_count_is_apart() {
     let mut progress = Progress::new(Index(9));
-    progress.accept(Index(4), Voice::Whole);
-    progress.accept(Index(7), Voice::Healing);
+    progress.accept(Index(4), Voice::Whole, 0);
+    progress.accept(Index(7), Voice::Healing, 0);
     assert_eq!((progress.matched(), progress.counted()), (Index(7), Index(4)));
     progress.forget_beyond(Index(2));
     assert_eq!((progress.matched(), progress.counted(), progress.next()), (Index(0), Index(0), Index(3)));
-    progress.accept(Index(5), Voice::Damaged);
+    progress.accept(Index(5), Voice::Damaged, 0);
     assert_eq!(progress.counted(), Index(5));
 }
 

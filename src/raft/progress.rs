@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Invariants:
-//! - `counted ≤ matched < next`; both only grow, but where the follower itself says that it lost entries: it
-//!   has said that its log is durable and equal up to there. Only what it said as one that counts
-//!   ([`Voice`]) is in `counted`, and only that decides anything.
+//! - `counted ≤ matched < next`; both only grow, but where the follower says that it lost entries, or shows
+//!   that it was started anew: it has said that its log is durable and equal up to there. Only what it said
+//!   as one that counts ([`Voice`]) is in `counted`, and only that decides anything.
 //! - While it fetches a table, no entries are sent to it.
 //! - What is under way is bounded by messages and bytes ([`super::Config`]).
 //! - A lost append is noticed by the next heartbeat's reply: each one under way remembers the last round
@@ -36,6 +36,8 @@ use super::ready::SnapshotOutcome;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Progress {
     matched: Index,
+    /// The latest round begun when `matched` last grew.
+    matched_in: u64,
     /// How far of that counts towards a quorum.
     counted: Index,
     next: Index,
@@ -98,6 +100,7 @@ impl Progress {
     pub(super) fn new(last: Index) -> Self {
         Self {
             matched: Index(0),
+            matched_in: 0,
             counted: Index(0),
             next: last.next(),
             mode: Mode::Probe,
@@ -184,9 +187,12 @@ impl Progress {
         self.counted_ticks = self.counted_ticks.saturating_add(1);
     }
 
-    /// Takes an accepted append, or the like: the follower is durable and equal up to `matched`.
-    pub(super) fn accept(&mut self, matched: Index, voice: Voice) {
-        self.matched = self.matched.max(matched);
+    /// Takes an accepted append, or the like: the follower is durable and equal up to `matched`. `round` is
+    /// the latest that was begun.
+    pub(super) fn accept(&mut self, matched: Index, voice: Voice, round: u64) {
+        if matched > self.matched {
+            (self.matched, self.matched_in) = (matched, round);
+        }
         if voice.counts() {
             self.counted = self.counted.max(matched);
         }
@@ -227,8 +233,15 @@ impl Progress {
         self.fetch = FetchState::Idle;
     }
 
-    /// Forgets how far the follower matched: it says itself that it lost entries, and holds at most those up
-    /// to an index. Asks anew behind it.
+    /// Whether a reply to a round shows that the follower does not know any more what it acknowledged: the
+    /// round was begun after that was heard of, so the follower had said it before it took the round. It was
+    /// started anew, and perhaps without its last entries, of which no checksum told.
+    pub(super) fn is_behind_itself(&self, round: u64, verified: Index) -> bool {
+        verified < self.matched && round > self.matched_in
+    }
+
+    /// Forgets how far the follower matched: it may have lost entries, and holds surely only those up to an
+    /// index. Asks anew behind it.
     pub(super) fn forget_beyond(&mut self, held: Index) {
         assert!(held < self.matched, "{held} is still held, {} was matched", self.matched);
         (self.matched, self.counted, self.commit_told) = (Index(0), Index(0), Index(0));

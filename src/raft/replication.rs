@@ -220,14 +220,14 @@ impl Raft {
         outcome: AppendOutcome,
         willing: Willingness,
     ) {
-        let (last, start) = (self.log.last_index(), self.log.start());
+        let (last, start, round) = (self.log.last_index(), self.log.start(), self.round);
         let counted = self.voice_counted(voice);
         let RoleState::Leader(own) = &mut self.role else { return };
         let Some(progress) = own.peers.get_mut(&from) else { return };
         progress.answered(voice, willing);
         match outcome {
             AppendOutcome::Accepted { matched } if matched <= last => {
-                progress.accept(matched, counted);
+                progress.accept(matched, counted, round);
                 progress.resume_at(start);
             }
             AppendOutcome::Accepted { .. } => return,
@@ -262,8 +262,9 @@ impl Raft {
             return;
         }
         progress.answered(voice, willing);
-        progress.accept(durable, counted);
-        if voice != Voice::Whole && verified < progress.matched() {
+        progress.accept(durable, counted, self.round);
+        let has_lost = voice != Voice::Whole && verified < progress.matched();
+        if has_lost || progress.is_behind_itself(round, verified) {
             progress.forget_beyond(verified);
         }
         progress.heard(round, verified);
