@@ -38,8 +38,8 @@ pub struct Cluster {
 /// The settings of one node.
 ///
 /// What a node needs of memory is bounded by them, whatever its data:
-/// - changes: twice `snapshot_bytes_max` for each shard, and as much again for the one of each core whose
-///   table is being made;
+/// - changes: twice `snapshot_bytes_max` for each shard (four times where it follows, and makes its tables
+///   more slowly than its leader), and as much again for the one of each core whose table is being made;
 /// - blocks of tables: `block_cache_bytes` for each core;
 /// - what finds them: a filter of 10 bits a key, and for each block of 16 KiB its first key and 24 bytes.
 ///   With keys of 16 bytes and values of 256 that is 2 bytes a key, under a hundredth of the data; of a

@@ -157,6 +157,7 @@ mod tests {
         Recovery {
             shards: BTreeMap::new(),
             tables: BTreeMap::new(),
+            doubted: std::collections::BTreeSet::new(),
             cut: None,
             carried: None,
             segments: 2,

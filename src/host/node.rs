@@ -16,13 +16,14 @@ use crate::host::found::Found;
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, ShardId};
 use crate::kv;
 use crate::log::{
-    self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, RecoveredAt,
+    self, FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Lane, LaneConfig, OnDamage, OpenError,
+    RecoveredAt,
 };
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
-    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots, StartTable, Times,
-    open_table,
+    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots, StartTable,
+    TableReadError, Times, open_table,
 };
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
@@ -33,6 +34,9 @@ const SEAL_AFTER: Duration = Duration::from_millis(10);
 
 /// How often it is looked whether replicas have caught up.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(10);
+
+/// How often a start that found the disk full tries again.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
 
 /// Mistakes made on purpose, to prove that they are found. There are none in a build that serves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,8 +97,29 @@ pub async fn open_identity<E: Env>(
     let (dir, nodes) = (settings.data_dir(), nodes_of(settings));
     assert!(recovery.is_none() || nodes > 1, "the only node of a cluster has nobody to recover from");
     let fresh = FreshIdentity { recovery, ..fresh_identity(settings, cores) };
-    let opened = IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
+    let open = async || IdentityStore::open_or_create(env.clone(), &dir, fresh).await;
+    let opened = when_there_is_room(env, open).await;
     opened.map_err(|source| Exit::Open { dir, source })
+}
+
+/// Opens something as soon as the disk has room for what that writes. A start that found none has changed
+/// nothing, or what the next one goes on with, as after a crash.
+async fn when_there_is_room<E: Env, T>(
+    env: &E,
+    open: impl AsyncFn() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let mut is_said = false;
+    loop {
+        match open().await {
+            Err(OpenError::DiskFull(failure)) if failure.may_pass() => {
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::error!(%failure, "the disk is full: the start waits for room");
+                }
+                env.sleep(ROOM_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// What the identity of a new directory is made of.
@@ -126,7 +151,9 @@ pub async fn open_core<E: Env>(
     for lane in layout.lanes_of(core) {
         let began = env.now();
         let lane_config = lane_config(settings, (&layout, lane), planted);
-        let opened = Lane::open(env.clone(), &dir.join(lane_dir(lane)), lane_config).await;
+        let path = dir.join(lane_dir(lane));
+        let open = async || Lane::open(env.clone(), &path, lane_config.clone()).await;
+        let opened = when_there_is_room(env, open).await;
         let (opened, recovery) = opened.map_err(|source| Exit::Open { dir: dir.clone(), source })?;
         let recovered = env.now();
         found.add_lane(lane, &recovery, recovered.since(began));
@@ -175,6 +202,10 @@ async fn starts_of<E: Env>(
         };
         let table = match recovery.tables.get(&shard) {
             None => StartTable::None,
+            Some(named) if recovery.doubted.contains(&shard) && layout.nodes > 1 => {
+                let path = opened.dir().join(log::table_name(shard, named.generation));
+                StartTable::Lost { named: *named, source: TableReadError::Doubted { path } }
+            }
             Some(named) => match open_table(env, opened.dir(), shard, named).await {
                 Ok(table) => StartTable::Open(Box::new(table)),
                 Err(source) if layout.nodes > 1 => StartTable::Lost { named: *named, source },

@@ -245,7 +245,7 @@ impl<F: Files> Dump<'_, F> {
             self.segment(&dir, &manifest, meta)?;
         }
         for (shard, named) in &manifest.tables {
-            self.table(&dir, *shard, named)?;
+            self.table(&dir, (*shard, named), manifest.doubted.contains(shard))?;
         }
         Ok(())
     }
@@ -315,7 +315,7 @@ impl<F: Files> Dump<'_, F> {
         }
     }
 
-    fn table(&mut self, dir: &str, shard: ShardId, named: &TableRef) -> io::Result<()> {
+    fn table(&mut self, dir: &str, (shard, named): (ShardId, &TableRef), is_doubted: bool) -> io::Result<()> {
         if !self.wants(shard) || self.selection.segment.is_some() {
             return Ok(());
         }
@@ -327,6 +327,7 @@ impl<F: Files> Dump<'_, F> {
             .number("term", named.term.0)
             .number("bytes", named.bytes)
             .hex("footer_checksum", named.footer_checksum);
+        let fact = if is_doubted { fact.text("trust", "doubted") } else { fact };
         self.say(fact)?;
         let reader = TableReader::new(self.files, &file, named.bytes);
         let index = match reader.footer() {

@@ -185,6 +185,8 @@ pub enum What {
         /// Where the table ends.
         table: (Index, Term),
     },
+    /// The manifest says that the table is not to be trusted.
+    Doubted,
     /// The table is not the one that the manifest names.
     TableOther {
         /// In what it differs.
@@ -253,6 +255,9 @@ impl fmt::Display for What {
                 "the log does not lead up to the table to entry {index} of term {term}: the next start \
                  begins it anew behind the table"
             ),
+            Self::Doubted => {
+                f.write_str("the table is whole, but the replicas of a majority had another state")
+            }
             Self::TableOther { what } => write!(f, "not the table that the manifest names: another {what}"),
             Self::Table(error) => write!(f, "{}: {}", error.part, error.kind),
             Self::Key { number, what } => write!(f, "entry {number} of the table: {what}"),

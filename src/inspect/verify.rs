@@ -238,6 +238,15 @@ fn check_tables(files: &impl Files, dir: &str, manifest: &Manifest, log: &LaneLo
     for (shard, named) in &manifest.tables {
         let file = join(dir, &table_name(*shard, named.generation));
         report.counts.keys += check_table(files, &file, (*shard, named), &mut report.findings);
+        if manifest.doubted.contains(shard) {
+            report.findings.push(Finding {
+                severity: Severity::Peers,
+                file: file.clone(),
+                offset: 0,
+                shards: vec![*shard],
+                what: What::Doubted,
+            });
+        }
         let found = behind_table(log, *shard, named);
         report.findings.extend(found.map(|(severity, what)| Finding {
             severity,

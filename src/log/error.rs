@@ -85,6 +85,12 @@ impl LogFailure {
         let is_short = kind == WriteZero && self.doing != Doing::WriteBatch;
         is_short || matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
     }
+
+    /// Whether it is for want of room that others may give back. A limit of this process' own stays.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 impl fmt::Display for LogFailure {

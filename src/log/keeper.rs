@@ -133,7 +133,7 @@ impl<E: Env> Keeper<E> {
         }
         let is_closing = state.phase >= Phase::Closing;
         // First: a table takes no room, and what it stands for may free some.
-        if !state.switches.is_empty() {
+        if !state.switches.is_empty() || !state.doubts.is_empty() {
             return Chore::Switch;
         }
         // On a full disk room is made before room is asked for.
@@ -176,7 +176,7 @@ impl<E: Env> Keeper<E> {
         self.lane.shared.wake.raise();
     }
 
-    /// Enters the tables that are to take effect.
+    /// Enters the tables that are to take effect, and those that are not to be trusted any more.
     fn switch(&mut self) {
         let switches = std::mem::take(&mut self.lane.shared.state.borrow_mut().switches);
         for Switch { shard, table, sender } in switches {
@@ -184,6 +184,10 @@ impl<E: Env> Keeper<E> {
             let name = before.map(|before| table_name(shard, before.generation));
             let replaced = name.map(|name| self.lane.shared.dir.join(name));
             self.switched.push(Switched { sender, replaced });
+            self.is_changed = true;
+        }
+        for shard in std::mem::take(&mut self.lane.shared.state.borrow_mut().doubts) {
+            self.file.manifest.doubt_table(shard);
             self.is_changed = true;
         }
     }

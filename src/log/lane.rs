@@ -275,6 +275,8 @@ pub(super) struct State<E: Env> {
     pub free: Vec<(SegmentId, u64)>,
     pub restated: Option<SegmentId>,
     pub switches: Vec<Switch>,
+    /// Shards whose tables are not to be trusted.
+    pub doubts: Vec<ShardId>,
     pub last: Mark,
     pub is_sealed: bool,
     pub written_at: Instant,
@@ -344,6 +346,13 @@ impl<E: Env> Lane<E> {
         }
         self.shared.chores.raise();
         receiver
+    }
+
+    /// Notes that a shard's table, though whole, is not to be trusted, until another takes its place: also a
+    /// start that comes soon answers nobody from it.
+    pub fn doubt_table(&self, shard: ShardId) {
+        self.shared.state.borrow_mut().doubts.push(shard);
+        self.shared.chores.raise();
     }
 
     /// The shards that need the oldest segment, where there are more segments than these.

@@ -5,8 +5,8 @@
 //! payload:  0      4          8                16            20       24
 //!           ├ lane ┼ segments ┼ start sequence ┼ start chain ┼ tables ┼ next segment id 8 ┤
 //!           then segments × segment, then tables × table
-//! table:    0       4         8            16      24     32      40                48
-//!           ├ shard ┼ zeros 4 ┼ generation ┼ index ┼ term ┼ bytes ┼ footer checksum ┤
+//! table:    0       4          8            16      24     32      40                48
+//!           ├ shard ┼ doubted 4┼ generation ┼ index ┼ term ┼ bytes ┼ footer checksum ┤
 //! segment:  0    8      16      24       28          32             40
 //!           ├ id ┼ salt ┼ bytes ┼ ended 4┼ end chain ┼ end sequence ┤
 //! ```
@@ -18,6 +18,8 @@
 //!   does.
 //!
 //! - A table stands for all entries of its shard up to `index`, of term `term`; `generation` names its file.
+//!   `doubted` is 1 where the replicas of a majority held another state than the one that it belongs to, else
+//!   0: it is whole, and nobody is answered from it. The next one in its place ends that.
 //!
 //! Invariants: ids ascend and are all below the next one; a segment or table is entered after it was made
 //! durable, and its file is removed or used again after it was taken out. The table of a shard is replaced by
@@ -26,7 +28,7 @@
 //! Pure but for [`ManifestFile`], which keeps it in a [`TwinFile`]. It deliberately knows nothing of what is
 //! in a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::env::{BLOCK_BYTES, Env};
@@ -118,6 +120,8 @@ pub struct Manifest {
     pub segments: Vec<SegmentMeta>,
     /// The shards' tables.
     pub tables: BTreeMap<ShardId, TableRef>,
+    /// Those whose tables are not to be trusted.
+    pub doubted: BTreeSet<ShardId>,
 }
 
 impl Manifest {
@@ -130,6 +134,7 @@ impl Manifest {
             next_segment: SegmentId(1),
             segments: Vec::new(),
             tables: BTreeMap::new(),
+            doubted: BTreeSet::new(),
         }
     }
 
@@ -180,9 +185,17 @@ impl Manifest {
     /// Enters a table; the one that it replaces, unless that is the very same, had again from a peer.
     pub fn switch_table(&mut self, shard: ShardId, table: TableRef) -> Option<TableRef> {
         let before = self.tables.insert(shard, table);
+        self.doubted.remove(&shard);
         let is_later = before.is_none_or(|before| before.index <= table.index);
         assert!(is_later, "shard {shard}: {table:?} replaces {before:?}");
         before.filter(|before| before.generation != table.generation)
+    }
+
+    /// Notes that a shard's table is not to be trusted, where it has one.
+    pub fn doubt_table(&mut self, shard: ShardId) {
+        if self.tables.contains_key(&shard) {
+            self.doubted.insert(shard);
+        }
     }
 
     /// The payload of the twin file.
@@ -212,7 +225,7 @@ impl Manifest {
         }
         for (shard, table) in &self.tables {
             out.extend_from_slice(&shard.0.to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&u32::from(self.doubted.contains(shard)).to_le_bytes());
             let TableRef { generation, index, term, bytes, footer_checksum } = *table;
             for field in [generation, index.0, term.0, bytes, footer_checksum] {
                 out.extend_from_slice(&field.to_le_bytes());
@@ -248,25 +261,31 @@ impl Manifest {
             }
             segments.push(segment);
         }
-        let tables = decode_tables(&mut source, tables)?;
-        Some(Self { lane, start: Mark { sequence, chain }, next_segment, segments, tables })
+        let (tables, doubted) = decode_tables(&mut source, tables)?;
+        Some(Self { lane, start: Mark { sequence, chain }, next_segment, segments, tables, doubted })
     }
 }
 
-fn decode_tables(source: &mut Source<'_>, count: usize) -> Option<BTreeMap<ShardId, TableRef>> {
-    let mut tables = BTreeMap::new();
+/// The tables, and which of them are not to be trusted.
+type Tables = (BTreeMap<ShardId, TableRef>, BTreeSet<ShardId>);
+
+fn decode_tables(source: &mut Source<'_>, count: usize) -> Option<Tables> {
+    let (mut tables, mut doubted) = (BTreeMap::new(), BTreeSet::new());
     for _ in 0..count {
         let shard = ShardId(source.u32()?);
-        let zeros = source.u32()?;
+        let is_doubted = source.u32()?;
         let (generation, index) = (source.u64()?, Index(source.u64()?));
         let (term, bytes, footer_checksum) = (Term(source.u64()?), source.u64()?, source.u64()?);
         let ascends = tables.last_key_value().is_none_or(|(last, _)| *last < shard);
-        if !ascends || zeros != 0 || index == Index(0) || term == Term(0) || bytes == 0 {
+        if !ascends || is_doubted > 1 || index == Index(0) || term == Term(0) || bytes == 0 {
             return None;
+        }
+        if is_doubted == 1 {
+            doubted.insert(shard);
         }
         tables.insert(shard, TableRef { generation, index, term, bytes, footer_checksum });
     }
-    Some(tables)
+    Some((tables, doubted))
 }
 
 fn decode_segment(source: &mut Source<'_>) -> Option<SegmentMeta> {
@@ -342,6 +361,11 @@ mod tests {
             manifest.switch_table(ShardId(shard), table);
         }
         assert_eq!(manifest.tables.len(), 2);
+        [5, 2, 9].into_iter().for_each(|shard| manifest.doubt_table(ShardId(shard)));
+        let table =
+            TableRef { generation: 1, index: Index(9), term: Term(3), bytes: 8192, footer_checksum: 7 };
+        manifest.switch_table(ShardId(2), table);
+        assert_eq!(manifest.doubted, BTreeSet::from([ShardId(5)]));
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes).as_ref(), Some(&manifest));
         for len in 0..bytes.len() {

@@ -82,6 +82,8 @@ pub struct Recovery {
     pub shards: BTreeMap<ShardId, RecoveredShard>,
     /// The shards' tables: what each stands for is not in the log any more, or need not be.
     pub tables: BTreeMap<ShardId, TableRef>,
+    /// Those of them whose tables are not to be trusted.
+    pub doubted: BTreeSet<ShardId>,
     /// The torn tail that was cut.
     pub cut: Option<Cut>,
     /// The last batch, which no other covered: it was written again.
@@ -168,6 +170,7 @@ pub(super) async fn recover<E: Env>(
     recovery.carried = carried;
     recovery.survivors = survivors;
     recovery.tables = file.manifest.tables.clone();
+    recovery.doubted = file.manifest.doubted.clone();
     #[cfg(debug_assertions)]
     if config.has(PlantedBug::OldCopyWins) {
         recovery.manifest.copies[1] = recovery.manifest.copies[0];
@@ -192,6 +195,7 @@ pub(super) async fn recover<E: Env>(
         free: Vec::new(),
         restated: None,
         switches: Vec::new(),
+        doubts: Vec::new(),
         last: walk.last,
         is_sealed: position == SEGMENT_DATA_AT,
         written_at: env.now(),
@@ -413,6 +417,7 @@ fn facts(walk: &Walk<'_>, cut: Option<Cut>, manifest: TwinReport) -> Recovery {
     Recovery {
         shards: shards.collect(),
         tables: BTreeMap::new(),
+        doubted: BTreeSet::new(),
         cut,
         carried: None,
         segments: walk.ends.len(),

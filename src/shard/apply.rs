@@ -16,6 +16,7 @@ use crate::log;
 use crate::raft::Entry;
 use crate::route::call::{Body, FailureKind};
 use crate::shard::cache::{AtHand, Pinned};
+use crate::shard::config::Config;
 use crate::shard::end::RunEnd;
 use crate::shard::event::{BlocksFor, ReadPurpose};
 use crate::shard::repair::Spoil;
@@ -41,7 +42,7 @@ impl<E: Env> Replica<E> {
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..turn.config.limits.apply_entries_max {
             let next = self.state.applied().next();
-            if next > self.committed || self.is_loading() || self.is_held_back(next) {
+            if next > self.committed || self.is_loading() || self.is_held_back(next, turn.config) {
                 break;
             }
             let stuck = self.stuck.as_ref().map(|stuck| stuck.entry.clone());
@@ -70,18 +71,20 @@ impl<E: Env> Replica<E> {
     }
 
     /// Whether there is more to apply at once, in a later turn.
-    pub(crate) fn has_more_to_apply(&self) -> bool {
+    pub(crate) fn has_more_to_apply(&self, config: &Config) -> bool {
         let next = self.state.applied().next();
-        next <= self.committed && !self.is_fetching && !self.is_loading() && !self.is_held_back(next)
+        next <= self.committed && !self.is_fetching && !self.is_loading() && !self.is_held_back(next, config)
     }
 
     /// Whether an entry has to wait although it is at hand: a table that covers it is about to take the place
-    /// of the state, or a table is due and can be made of what the own disk holds alone.
-    fn is_held_back(&self, next: Index) -> bool {
+    /// of the state, or a table is due and can be made of what the own disk holds alone, or memory holds all
+    /// the changes that it may until a table has some.
+    fn is_held_back(&self, next: Index, config: &Config) -> bool {
         let is_covered = self.coming.is_some_and(|index| next >= index);
         self.repair.is_spoiled()
             || is_covered
             || (self.changes.waits_for_disk && next > self.raft.persisted_index())
+            || self.memory_is_full(config)
     }
 
     /// Whether the entry that is applied next waits for blocks of the table.

@@ -15,6 +15,7 @@
 //!   read is answered. The log is not let go of.
 //! - What takes the place of the state is a table of a peer that ends no earlier than the state did, of the
 //!   very entry that the own log has there.
+//! - A state that is spoiled for its digest alone is so after a restart, too: nothing else would show it.
 //! - In a cluster of one there is nobody to ask: the process ends, as it does for a failed write.
 //!
 //! It lives on the core of its shard, and is owned by the replica.
@@ -106,6 +107,9 @@ impl<E: Env> Replica<E> {
         if turn.config.layout.voters().len() == 1 {
             turn.out.end = Some(self.end_of(why));
             return;
+        }
+        if let Spoil::Digest { .. } = why {
+            self.lane.doubt_table(shard);
         }
         self.repair.damaged += 1;
         // Entries that cannot be read are not applied by anything but a table that has them.

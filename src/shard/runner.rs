@@ -637,7 +637,7 @@ impl<E: Env> Inner<E> {
         for shard in dirty {
             let Some(replica) = self.replicas.get_mut(&shard) else { continue };
             replica.drive(turn);
-            if replica.has_more_to_apply() {
+            if replica.has_more_to_apply(turn.config) {
                 self.dirty.push(shard);
             }
         }

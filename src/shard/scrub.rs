@@ -177,7 +177,11 @@ impl<E: Env> Scrubber<E> {
                 read().await
             }
             Ok(read) => Ok(read),
-            Err(error @ (TableReadError::Damaged { .. } | TableReadError::Another { .. })) => Err(error),
+            Err(
+                error @ (TableReadError::Damaged { .. }
+                | TableReadError::Another { .. }
+                | TableReadError::Doubted { .. }),
+            ) => Err(error),
         }
     }
 

@@ -123,8 +123,9 @@ impl<E: Env> Replica<E> {
         let applied = self.state.applied();
         let in_table = self.state.table().map_or(0, |table| table.meta().applied.0);
         let changes = &self.changes;
-        if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || self.is_replaying()
-        {
+        // A start replays first, but where that fills the memory.
+        let is_starting = self.is_replaying() && !self.memory_is_full(config);
+        if self.repair.is_spoiled() || changes.is_running || now < changes.rests_until || is_starting {
             return None;
         }
         if !self.next_table_fits() {
@@ -158,6 +159,13 @@ impl<E: Env> Replica<E> {
     /// Whether so much has changed that more is refused until a table has some of it.
     pub(crate) fn has_too_many_changes(&self, config: &Config) -> bool {
         self.state.memtable_bytes() > config.snapshots.changes_bytes_max.saturating_mul(2)
+    }
+
+    /// Whether so much has changed that not even what is committed is applied before a table has some of it.
+    /// A leader has refused long before: this is a follower that makes its tables more slowly than others.
+    /// What is not applied waits in the log.
+    pub(crate) fn memory_is_full(&self, config: &Config) -> bool {
+        self.state.memtable_bytes() > config.snapshots.changes_bytes_max.saturating_mul(4)
     }
 
     /// A table is wanted, whatever has changed.
@@ -248,6 +256,14 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
     drop(job);
     match made {
         Ok((named, table)) => {
+            if runner.is_spoiled(shard) {
+                // It was made of a state that is not to be trusted. A file that stays is named by nobody.
+                let path = lane.dir().join(table_name(shard, named.generation));
+                if let Err(source) = env.remove(&path).await {
+                    tracing::warn!(%shard, %source, "a table that is not wanted could not be removed");
+                }
+                return runner.snapshot_failed(shard, false);
+            }
             if lane.switch_table(shard, named).await.is_none() {
                 return;
             }

@@ -88,6 +88,11 @@ pub enum TableReadError {
         /// What the manifest says.
         named: TableRef,
     },
+    /// It is whole, but the replicas of a majority held another state than this one.
+    Doubted {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for TableReadError {
@@ -98,6 +103,9 @@ impl fmt::Display for TableReadError {
             Self::Another { path, named } => {
                 write!(f, "{}: not the table that the manifest names, {named:?}", path.display())
             }
+            Self::Doubted { path } => {
+                write!(f, "{}: a majority had another state than the one of this table", path.display())
+            }
         }
     }
 }
@@ -107,7 +115,10 @@ impl TableReadError {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Io { path, .. } | Self::Damaged { path, .. } | Self::Another { path, .. } => path,
+            Self::Io { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::Another { path, .. }
+            | Self::Doubted { path } => path,
         }
     }
 }

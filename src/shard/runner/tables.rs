@@ -141,6 +141,11 @@ impl<E: Env> Runner<E> {
         table.is_some_and(|table| table.salt() == generation)
     }
 
+    /// Whether the state of a shard is not to be trusted.
+    pub(crate) fn is_spoiled(&self, shard: ShardId) -> bool {
+        self.inner.borrow().replicas.get(&shard).is_some_and(|replica| replica.repair.is_spoiled())
+    }
+
     /// Whether a table is being fetched for a shard.
     pub(crate) fn is_fetching(&self, shard: ShardId) -> bool {
         self.inner.borrow().fetching == Some(shard)
@@ -205,8 +210,12 @@ impl<E: Env> Inner<E> {
         self.looked_at = now;
         self.settle_table_waiters(now);
         // A start comes first: nobody is served by this core before all of it is replayed. What waits for a
-        // state of a peer does not count: that peer may wait for a table of this core.
-        let is_replaying = |replica: &Replica<E>| replica.is_replaying() && !replica.repair.is_spoiled();
+        // state of a peer does not count: that peer may wait for a table of this core. Nor does what waits
+        // for its own table.
+        let is_replaying = |replica: &Replica<E>| {
+            let waits = replica.repair.is_spoiled() || replica.memory_is_full(&self.config);
+            replica.is_replaying() && !waits
+        };
         if self.replicas.values().any(|replica| replica.changes.is_running || is_replaying(replica)) {
             return None;
         }

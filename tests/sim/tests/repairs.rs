@@ -173,6 +173,29 @@ fn a_leader_whose_memory_failed_steps_aside_and_is_rebuilt() {
     ends_well(&story, &wanted);
 }
 
+/// Nothing but the digests shows what such a table holds: that it is not to be trusted is known after a
+/// restart, too, when nobody is there yet to compare with.
+#[test]
+fn a_state_that_was_alone_with_its_digest_is_not_served_after_a_restart_either() {
+    let (story, wanted) = written();
+    let rotten = story.others(story.leader().expect("it has one"))[0];
+    story.cluster.rot_memory(rotten);
+    let is_spoiled = |story: &Story| replica(story, rotten).is_some_and(|of| of.is_spoiled);
+    story.wait(is_spoiled);
+    let others = story.others(rotten);
+    story.cluster.partition(&[rotten], &others);
+    story.pass(Duration::from_millis(100));
+    assert!(is_spoiled(&story), "nobody was there to fetch a state from");
+    story.cluster.crash(rotten, Crash::Power);
+    story.cluster.boot(rotten);
+    story.wait(|story| replica(story, rotten).is_some());
+    assert!(is_spoiled(&story), "it has forgotten that its table is not to be trusted");
+    story.pass(Duration::from_secs(3));
+    assert!(is_spoiled(&story), "nobody was there to fetch a state from");
+    story.cluster.heal_network();
+    ends_well(&story, &wanted);
+}
+
 #[test]
 fn a_leader_whose_digest_counted_would_spread_what_it_holds() {
     let story = Story::begin(Some("DigestOfLeaderCounts"));
