@@ -10,7 +10,7 @@ use std::time::Duration;
 use distribkv::ids::NodeId;
 
 use crate::cluster::{Cluster, DOUBTED, Ending};
-use crate::decay::{Decay, decay};
+use crate::decay::{Decay, Doubt, decay};
 use crate::disk::{Crash, Fault, Kind, Stall};
 use crate::executor::WorldHandle;
 use crate::network::LinkState;
@@ -65,8 +65,11 @@ pub struct Nemesis {
     disks_fill: bool,
     /// The node whose disk was wiped or rotted last. One of three or more.
     victim: Option<NodeId>,
-    /// Whether that one's disk decays: then it gets another one in the end, if not before.
+    /// Whether that one's disk decays.
     decays: bool,
+    /// Whether its files show all of that: then it has to come back by itself. Else it gets another disk in
+    /// the end, if not before.
+    shows: bool,
 }
 
 /// What a process ends with whose directory others do not know, and one whose directory is damaged.
@@ -86,6 +89,7 @@ impl Nemesis {
             disks_fill: false,
             victim: None,
             decays: false,
+            shows: false,
         }
     }
 
@@ -152,13 +156,15 @@ impl Nemesis {
         }
     }
 
-    /// Ends all trouble: every node runs, every link is open, every disk works, and whose disk decays gets
-    /// another one.
+    /// Ends all trouble: every node runs, every link is open, every disk works. Whose disk decays starts
+    /// again with it, or gets another one where the disk itself cannot show what it lost.
     pub fn heal(&mut self) {
         self.cluster.heal_network();
         if let Some(victim) = self.victim.filter(|_| self.decays) {
             self.cluster.crash(victim, Crash::Process);
-            self.replace(victim);
+            if !self.shows {
+                self.replace(victim);
+            }
         }
         for node in self.cluster.nodes() {
             let disk = self.cluster.machine(node).disk();
@@ -178,7 +184,7 @@ impl Nemesis {
             if !self.cluster.is_running(node) {
                 match self.cluster.ending(node) {
                     Ending::Exit { code: UNKNOWN_DIRECTORY, .. } => self.cluster.boot_to_recover(node),
-                    Ending::Exit { code: DAMAGED | DOUBTED, .. } if self.decays_of(node) => {
+                    Ending::Exit { code: DAMAGED | DOUBTED, .. } if self.decays_of(node) && !self.shows => {
                         self.replace(node);
                     }
                     Ending::Exit { code: DAMAGED, .. } | Ending::None => self.cluster.boot(node),
@@ -229,6 +235,7 @@ impl Nemesis {
             (self.victim, self.decays) = (Some(node), true);
             let doubt = decay(&self.cluster, node, what, &mut self.random);
             self.cluster.doubt(node, doubt);
+            self.shows = doubt == Doubt::None;
         }
     }
 
