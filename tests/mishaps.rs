@@ -1,0 +1,264 @@
+//! Everything that may befall the files of one node while a cluster serves, one after the other and under
+//! load: a full disk; bits that turn over in segments, tables and manifests, running and stopped; files that
+//! are gone; a directory that is gone. Each time the cluster is whole again without help, and what was
+//! acknowledged is there, once.
+//!
+//! The disk that fills up needs root, loop devices and perl; without them that part is skipped, and says so.
+
+mod processes;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use distribkv::wire::v1;
+use processes::load::Load;
+use processes::small_disk::SmallDisk;
+use processes::{Cluster, PATIENCE, new_dir};
+use v1::replica_status::Role;
+
+/// The node that all of it befalls. No leader is better off than another: it leads some shards.
+const VICTIM: u32 = 3;
+
+/// Small files, tables soon, and a look at all of them every second.
+const SETTINGS: &str = "[node]
+cores = \"1\"
+pin = false
+segment_bytes = 10485760
+batch_bytes_max = 5242880
+log_segments_max = 2
+snapshot_bytes_max = 65536
+snapshot_interval_s = 1
+snapshot_keep_entries = 0
+block_cache_bytes = 1048576
+scrub_bytes_per_s = 1073741824
+scrub_interval_s = 1
+";
+
+/// How the names of the kinds of files begin and end.
+const SEGMENT: (&str, &str) = ("seg-", ".log");
+const TABLE: (&str, &str) = ("table-", ".tab");
+const MANIFEST: (&str, &str) = ("manifest", "-a");
+
+/// A running node looks at every file within this time, where the machine is not busy.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(3);
+
+/// What is damaged of a file.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// A bit of its content turns over.
+    Bit,
+    /// It is gone.
+    Gone,
+}
+
+/// A cluster under load, and what was seen of its damage so far.
+struct Scene {
+    cluster: Cluster,
+    load: Load,
+}
+
+impl Scene {
+    /// The files of the victim's lanes whose names begin and end so, the oldest first.
+    fn files(&self, begin: &str, end: &str) -> Vec<PathBuf> {
+        let lanes = fs::read_dir(&self.cluster.node(VICTIM).data_dir).expect("it has a directory");
+        let lanes = lanes.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("lane-"));
+        let files =
+            lanes.flat_map(|lane| fs::read_dir(lane.path()).expect("a lane is a directory").flatten());
+        let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        let is_named = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with(begin) && name.ends_with(end)
+        };
+        files.retain(is_named);
+        files.sort();
+        files
+    }
+
+    /// Harms a file of a kind, in its place among them; what was harmed. It may be let go of first.
+    fn harm(&self, (begin, end): (&str, &str), place: usize, harm: Harm) -> Option<PathBuf> {
+        let path = self.files(begin, end).into_iter().nth(place)?;
+        let done = match harm {
+            // Behind a header of a file there is the first record, key or number.
+            Harm::Bit => flip(&path, if begin == "manifest" { 40 } else { 4096 + 60 }),
+            Harm::Gone => fs::remove_file(&path),
+        };
+        done.is_ok().then_some(path)
+    }
+
+    /// What the victim has counted: damages, and those that are whole again.
+    async fn counted(&self) -> (u64, u64) {
+        let mut client = self.cluster.node(VICTIM).cluster();
+        let status = client.status(v1::StatusRequest {}).await.expect("it answers").into_inner();
+        let lanes = status.lanes.iter();
+        lanes.fold((0, 0), |sum, lane| (sum.0 + lane.damaged_total, sum.1 + lane.repaired_total))
+    }
+
+    /// Waits until the victim serves again with all that it had.
+    async fn whole(&self) {
+        let begun = Instant::now();
+        loop {
+            let mut client = self.cluster.node(VICTIM).cluster();
+            let status = client.status(v1::StatusRequest {}).await.expect("it answers").into_inner();
+            let replicas = status.replicas.iter();
+            if replicas.filter(|replica| replica.role() == Role::Recovering).count() == 0 {
+                return;
+            }
+            let said = self.cluster.node(VICTIM).process().said().join("\n");
+            assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not recover:\n{said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The victim counts: without another node nothing would be acknowledged but for it.
+    async fn counts(&mut self) {
+        self.whole().await;
+        self.cluster.kill(1);
+        self.load.goes_on(60).await;
+        self.cluster.start(1);
+        self.cluster.ready(1).await;
+    }
+
+    /// Harms files of the victim while it runs, and waits until it has found that and is whole again. Where
+    /// what was harmed is let go of before anybody looks at it, or is kept for its room alone, it is the next
+    /// one's turn.
+    async fn harm_running(&mut self, kind: (&str, &str)) {
+        let (before, _) = self.counted().await;
+        let begun = Instant::now();
+        let mut harmed = None;
+        while self.counted().await.0 == before {
+            let said = self.cluster.node(VICTIM).process().said().join("\n");
+            assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not find what was done to it:\n{said}");
+            if harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN) {
+                if let Some(path) = self.harm(kind, 0, Harm::Bit) {
+                    println!("running, a bit: {}", name(&path));
+                    harmed = Some(Instant::now());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.counts().await;
+    }
+
+    /// The same while it is stopped. Of segments, all: one may be kept for its room alone.
+    async fn harm_stopped(&mut self, kind: (&str, &str), harm: Harm) {
+        self.cluster.kill(VICTIM);
+        let count = if kind == SEGMENT { self.files(kind.0, kind.1).len() } else { 1 };
+        let harmed: Vec<PathBuf> = (0..count).rev().filter_map(|at| self.harm(kind, at, harm)).collect();
+        let names: Vec<String> = harmed.iter().map(|path| name(path)).collect();
+        println!("stopped, {harm:?}: {names:?}");
+        assert_eq!(self.verified(VICTIM), Some(3), "peers have what {names:?} held");
+        self.load.goes_on(60).await;
+        self.cluster.start(VICTIM);
+        self.cluster.ready(VICTIM).await;
+        self.counts().await;
+    }
+
+    /// What `kvserver verify` ends with over a node that does not run.
+    fn verified(&self, id: u32) -> Option<i32> {
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+        verify.arg("verify").arg("--data-dir").arg(&self.cluster.node(id).data_dir);
+        verify.output().expect("it was built with the test").status.code()
+    }
+
+    /// The disk of the victim is filled by others, and freed again.
+    async fn fill_disk(&mut self, disk: &SmallDisk) {
+        disk.fill();
+        let begun = Instant::now();
+        while !self.says_full().await {
+            assert!(begun.elapsed() < PATIENCE, "a full disk is not noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Two of three have room.
+        self.load.goes_on(100).await;
+        disk.empty();
+        while self.says_full().await {
+            assert!(begun.elapsed() < PATIENCE, "room is not noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("full and free again");
+        self.counts().await;
+    }
+
+    async fn says_full(&self) -> bool {
+        let mut client = self.cluster.node(VICTIM).cluster();
+        let status = client.status(v1::StatusRequest {}).await.expect("it answers").into_inner();
+        status.lanes.iter().any(|lane| lane.disk_full)
+    }
+
+    /// The victim loses its whole directory, and is recovered.
+    async fn wipe(&mut self) {
+        self.cluster.kill(VICTIM);
+        let dir = self.cluster.node(VICTIM).data_dir.clone();
+        fs::remove_dir_all(&dir).expect("nobody uses it");
+        self.load.goes_on(60).await;
+        let mut command = self.cluster.command(VICTIM);
+        command.arg("--recover");
+        self.cluster.nodes[VICTIM as usize - 1].process = Some(processes::Process::start(command));
+        self.cluster.ready(VICTIM).await;
+        println!("wiped and recovered");
+        self.counts().await;
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Turns a bit over. A file that is being let go of may be gone, or end before it.
+fn flip(path: &Path, at: u64) -> std::io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    byte[0] ^= 4;
+    file.write_all_at(&byte, at)?;
+    file.sync_all()
+}
+
+#[tokio::test]
+async fn whatever_befalls_the_files_of_a_node_under_load_is_made_good() {
+    tokio::task::LocalSet::new().run_until(mishaps()).await;
+}
+
+async fn mishaps() {
+    let disk = SmallDisk::or_skip("a full disk under load", 256 << 20);
+    let settings = new_dir();
+    let profile = settings.path().join("small.toml");
+    fs::write(&profile, SETTINGS).expect("the directory is ours");
+    let profile = profile.to_string_lossy();
+    let flags = ["--profile", &profile, "--election-timeout-ms", "300", "--heartbeat-ms", "30"];
+    let mut cluster = Cluster::new(3, &flags);
+    if let Some(disk) = &disk {
+        cluster.nodes[VICTIM as usize - 1].data_dir = disk.path().join("data");
+    }
+    cluster.start_all().await;
+    let load = Load::start(cluster.addresses(), 4);
+    load.goes_on(400).await;
+    let mut scene = Scene { cluster, load };
+    if let Some(disk) = &disk {
+        scene.fill_disk(disk).await;
+    }
+    scene.harm_running(TABLE).await;
+    scene.harm_running(SEGMENT).await;
+    // The copies of a manifest are read by a start alone.
+    println!("running, a bit: {:?}", scene.harm(MANIFEST, 0, Harm::Bit).as_deref().map(name));
+    for harm in [Harm::Bit, Harm::Gone] {
+        for kind in [TABLE, SEGMENT, MANIFEST] {
+            scene.harm_stopped(kind, harm).await;
+        }
+    }
+    scene.wipe().await;
+    let Scene { mut cluster, load } = scene;
+    println!("{:?}", load.stop_and_check().await);
+    cluster.digests_agree().await;
+    for id in 1..=3 {
+        assert_eq!(cluster.terminate(id).await.code, Some(0), "node {id} goes when it is asked to");
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+        verify.arg("verify").arg("--data-dir").arg(&cluster.node(id).data_dir);
+        let verified = verify.output().expect("it was built with the test");
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert_eq!(verified.status.code(), Some(0), "node {id}: {said}");
+    }
+}
