@@ -89,6 +89,31 @@ async fn a_node_of_another_cluster_is_refused_and_a_wiped_one_too() {
     ends(&cluster, 3, &[], (20, "replaced or wiped")).await;
 }
 
+#[tokio::test]
+async fn a_stranger_at_the_place_of_a_node_ends_no_new_node() {
+    let mut cluster = Cluster::new_quick(3);
+    // A cluster of one may vote at once, and refuses both others as nodes of another cluster.
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+    alone.args(["--die-with-parent", "--profile", "dev", "--id", "1", "--peers", &cluster.node(3).address]);
+    alone.arg("--data-dir").arg(cluster.dir().join("stranger"));
+    let mut stranger = Process::start(alone);
+    stranger.says("kvserver ready: node 1 of 1").await;
+    cluster.start(1);
+    cluster.start(2);
+    for id in [1, 2] {
+        let said = cluster.node(id).process().says("refused by node 3").await;
+        assert!(said.contains("belongs to cluster") && said.contains("--peers"), "{said}");
+        cluster.node(id).process().says("kvserver waiting: ").await;
+        assert!(!cluster.nodes[id as usize - 1].process.as_mut().expect("it was started").has_ended());
+    }
+    stranger.kill();
+    cluster.start(3);
+    for id in 1..=3 {
+        cluster.ready(id).await;
+    }
+    cluster.node(1).kv().put(put("k", "v")).await.expect("it serves");
+}
+
 /// A file of settings that no other node has.
 fn other_settings(cluster: &Cluster) -> PathBuf {
     let file = cluster.dir().join("other.toml");
