@@ -6,11 +6,12 @@
 mod processes;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use distribkv::env::os::cpu;
 use processes::{Cluster, Ended, Process, get, put};
 
 const BLOCK: usize = 4096;
@@ -68,6 +69,56 @@ async fn too_little_lockable_memory_is_said_with_what_is_needed() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -l 64; exec \"$@\"", "sh"]).arg(node.get_program()).args(node.get_args());
     run(limited).await.assert(13, &["ulimit -l"]);
+}
+
+/// A command on one CPU alone.
+fn on_cpu(cpu: usize, command: &Command) -> Command {
+    let mut limited = Command::new("taskset");
+    limited.args(["-c", &cpu.to_string()]).arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// What each executor of a process may run on, as the kernel writes it.
+fn executors_run_on(process: &Process) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", process.id()))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if field("Name:").is_some_and(|name| name.starts_with("kv-core-")) {
+            found.push(field("Cpus_allowed_list:").expect("every thread has it").to_owned());
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn executors_are_pinned_to_the_cpus_that_the_process_was_left_and_to_no_others() {
+    if let Err(error) = Command::new("taskset").arg("--version").output() {
+        let said = format!("executors_are_pinned: SKIPPED, no taskset: {error}\n");
+        return io::stderr().write_all(said.as_bytes()).expect("somebody listens");
+    }
+    let allowed = cpu::allowed().expect("it may be asked");
+    let (first, last) = (allowed[0], *allowed.last().expect("this runs somewhere"));
+    let cluster = Cluster::new(1, &[]);
+    let file = cluster.dir().join("pinned.toml");
+    fs::write(&file, "[node]\npin = true\ncores = \"auto\"\n").expect("the directory is ours");
+    let pinned = |more: &[&str]| {
+        let mut node = cluster.command(1);
+        node.arg("--config").arg(&file).args(more);
+        on_cpu(last, &node)
+    };
+    for cores in ["auto", "1", &format!("{last}-{last}")] {
+        let node = Process::start(pinned(&["--cores", cores]));
+        node.says("kvserver ready:").await;
+        let on = executors_run_on(&node).expect("it runs");
+        assert!(!on.is_empty() && on.iter().all(|cpu| *cpu == last.to_string()), "--cores {cores}: {on:?}");
+    }
+    let ours = format!("this process may use 1 ({last})");
+    run(pinned(&["--cores", "2"])).await.assert(14, &["2 CPUs", &ours, "--no-pin"]);
+    for other in [first, last + 1].into_iter().filter(|other| *other != last) {
+        let (list, named) = (format!("{other}-{other},{last}"), format!("CPU {other} "));
+        run(pinned(&["--cores", &list])).await.assert(14, &[&named, &ours, "--cores"]);
+    }
 }
 
 #[tokio::test]

@@ -162,7 +162,8 @@ pub struct NodeArgs {
     /// Raft groups that the keys are spread over, fixed when the cluster is made [default: 8].
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Cores to run on: auto, a number, or a list as 0,2,4-7 [default: auto].
+    /// Cores to run on: auto (all CPUs that the process may use), a number of those, or a list of them as
+    /// 0,2,4-7 [default: auto].
     #[arg(long, value_name = "auto|N|LIST")]
     pub cores: Option<String>,
     /// Leave it to the kernel where executors run.
