@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use distribkv::env::os::cpu;
-use processes::{Cluster, Ended, Process, get, put};
+use processes::{Cluster, Ended, Process, get, put, with_this_process};
 
 const BLOCK: usize = 4096;
 
@@ -122,6 +122,16 @@ async fn executors_are_pinned_to_the_cpus_that_the_process_was_left_and_to_no_ot
 }
 
 #[tokio::test]
+async fn a_node_whose_parent_has_ended_ends_whoever_has_taken_it_in() {
+    let cluster = Cluster::new(1, &[]);
+    let mut orphan = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+    // Its parent is this process, and not the one that is named.
+    orphan.arg("--die-with-parent=1").arg("--data-dir").arg(&cluster.node(1).data_dir);
+    run(orphan).await.assert(1, &["the process that started this one has ended"]);
+    assert!(!cluster.node(1).data_dir.exists(), "nothing was opened");
+}
+
+#[tokio::test]
 async fn a_directory_and_an_address_belong_to_one_process() {
     let mut cluster = Cluster::new(1, &[]);
     cluster.start_all().await;
@@ -145,7 +155,7 @@ async fn a_stranger_at_the_place_of_a_node_ends_no_new_node() {
     let mut cluster = Cluster::new_quick(3);
     // A cluster of one may vote at once, and refuses both others as nodes of another cluster.
     let mut alone = Command::new(env!("CARGO_BIN_EXE_kvserver"));
-    alone.args(["--die-with-parent", "--profile", "dev", "--id", "1", "--peers", &cluster.node(3).address]);
+    alone.args([&with_this_process(), "--profile", "dev", "--id", "1", "--peers", &cluster.node(3).address]);
     alone.arg("--data-dir").arg(cluster.dir().join("stranger"));
     let mut stranger = Process::start(alone);
     stranger.says("kvserver ready: node 1 of 1").await;

@@ -199,9 +199,9 @@ pub struct NodeArgs {
     /// is not lost is refused (15). Needed for one start only; later ones need it no more.
     #[arg(long)]
     pub recover: bool,
-    /// End when the process that started this one ends.
-    #[arg(long, hide = true)]
-    pub die_with_parent: bool,
+    /// End when the process with this id, which has started this one, ends.
+    #[arg(long, hide = true, require_equals = true, value_name = "PID")]
+    pub die_with_parent: Option<u32>,
     /// Make a classic mistake on purpose, to prove that it is found.
     #[cfg(debug_assertions)]
     #[arg(long, hide = true)]

@@ -71,8 +71,9 @@ fn watch_signals(events: &mpsc::Sender<Event>) {
 
 fn start(args: &LocalArgs, node: u16, peers: &str, events: &mpsc::Sender<Event>) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--profile", "dev", "--die-with-parent", "--id", &node.to_string(), "--peers", peers]);
+    command.args(["--profile", "dev", "--id", &node.to_string(), "--peers", peers]);
     command
+        .arg(format!("--die-with-parent={}", std::process::id()))
         .args(["--log-level", &args.log_level, "--data-dir"])
         .arg(args.data_dir.join(format!("node-{node}")));
     if let Some(shards) = args.shards {

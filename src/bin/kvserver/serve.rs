@@ -434,10 +434,8 @@ pub fn start_logging(settings: &Settings) -> Result<(), Exit> {
 }
 
 /// Ends this process with the one that started it, where that was asked for.
-pub fn follow_parent(asked: bool) -> Result<(), Exit> {
-    if !asked {
-        return Ok(());
-    }
-    process::die_with_parent()
+pub fn follow_parent(parent: Option<u32>) -> Result<(), Exit> {
+    let Some(parent) = parent else { return Ok(()) };
+    process::die_with_parent(parent)
         .map_err(|source| Exit::Io { what: "following the parent process".into(), source })
 }
