@@ -2,9 +2,13 @@
 
 mod processes;
 
-use std::io::{self, Write as _};
-use std::process::Command;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use distribkv::client::Clerk;
 use distribkv::wire::v1;
 use processes::{Process, free_port, get, new_dir, put};
 use tonic::transport::Endpoint;
@@ -85,4 +89,56 @@ async fn a_local_cluster_serves_as_process_1_of_a_container() {
     };
     let local = Process::start(contained);
     local.says("1 nodes serve on").await;
+}
+
+/// The process of a node of a cluster in `dir`, by its command line.
+fn node_in(dir: &Path, node: u32) -> Option<u32> {
+    let data_dir = dir.join(format!("node-{node}"));
+    let processes = fs::read_dir("/proc").expect("this is Linux").flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let runs_there = |id: &u32| {
+        let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == data_dir.as_os_str().as_encoded_bytes())
+    };
+    ids.into_iter().find(runs_there)
+}
+
+/// Ends a process with the value.
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_local_cluster_serves_on_when_nobody_reads_what_it_says_and_a_node_dies() {
+    let (dir, port) = (new_dir(), base_port());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+    command.arg("local").args(["--base-port", &port.to_string()]).arg("--data-dir").arg(dir.path());
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut local = KillOnDrop(started.expect("the program was built with the test"));
+    let mut said = BufReader::new(local.0.stdout.take().expect("it is piped")).lines();
+    let is_last = |line: io::Result<String>| line.expect("it is text").contains("Ctrl-C stops them");
+    assert!(said.any(is_last), "it serves");
+    drop(said);
+
+    let victim = node_in(dir.path(), 3).expect("it runs");
+    let killed = Command::new("kill").arg("-9").arg(victim.to_string()).status();
+    assert!(killed.expect("there is a kill").success());
+    let clerk = Clerk::connect([format!("localhost:{port}"), format!("localhost:{}", port + 1)]);
+    let clerk = clerk.expect("they are endpoints");
+    // The end of the node is heard of in a moment: every shard acknowledges after that, too.
+    for number in 0..100 {
+        clerk.put(format!("key-{number}"), "v").await.expect("two of three serve");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(node_in(dir.path(), 3), None);
+    assert!(local.0.try_wait().expect("it is ours").is_none(), "it has ended with the node");
+    let asked = Command::new("kill").arg(local.0.id().to_string()).status();
+    assert!(asked.expect("there is a kill").success());
+    assert_eq!(local.0.wait().expect("it is ours").code(), Some(0));
 }
