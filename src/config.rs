@@ -55,8 +55,8 @@ pub struct Node {
     pub data_dir: Option<PathBuf>,
     /// The address to listen on, `host:port`. Default: its own address among the peers.
     pub listen: Option<String>,
-    /// The cores to run on: `auto` (all that the process may use), a number, or a list as `0,2,4-7`. Default
-    /// `auto`.
+    /// The cores to run on: `auto` (all CPUs that the process may use), a number of those, or a list of them
+    /// as `0,2,4-7`. Default `auto`.
     pub cores: String,
     /// Whether each executor is pinned to its core. Default true.
     pub pin: bool,

@@ -9,7 +9,7 @@ mod processes;
 
 use std::time::{Duration, Instant};
 
-use distribkv::client::{Clerk, Options};
+use distribkv::client::Clerk;
 use distribkv::wire::v1;
 use processes::load::Load;
 use processes::{Cluster, PATIENCE, SHARDS, key_of, put, within};
@@ -32,7 +32,7 @@ async fn rounds() {
     let mut cluster = Cluster::new(3, &[]);
     cluster.start_all().await;
     let load = Load::start(cluster.addresses(), 8);
-    let clerk = Clerk::connect(cluster.addresses(), Options::default()).expect("well-formed addresses");
+    let clerk = Clerk::connect(cluster.addresses()).expect("well-formed addresses");
     let mut chance = Chance::new();
     let (mut outages, mut clerk_outages) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
@@ -84,7 +84,7 @@ async fn slowest_of(shards: Vec<tokio::task::JoinHandle<Duration>>) -> Duration 
 
 /// How long after the kill the Clerk had a write acknowledged that it was given at the kill.
 async fn put_through(clerk: Clerk, shard: u32, killed: Instant) -> Duration {
-    clerk.put(put(&key_of(shard, "clerk/"), "c")).await.expect("the Clerk asks until it is done");
+    clerk.put(key_of(shard, "clerk/"), "c").await.expect("the Clerk asks until it is done");
     killed.elapsed()
 }
 

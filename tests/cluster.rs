@@ -2,10 +2,10 @@
 
 mod processes;
 
-use distribkv::client::{Clerk, Options};
+use distribkv::client::Clerk;
 use distribkv::wire::v1;
+use processes::Cluster;
 use processes::load::Load;
-use processes::{Cluster, put};
 
 #[tokio::test]
 async fn nothing_is_lost_or_repeated_when_leaders_are_killed_under_load() {
@@ -52,14 +52,31 @@ async fn a_node_killed_under_load_starts_again_with_what_is_there() {
 }
 
 #[tokio::test]
+async fn the_clerk_swaps_a_key_that_is_as_it_was_read_and_makes_one_that_is_not_there() {
+    let cluster = Cluster::quick(1).await;
+    let clerk = Clerk::connect([cluster.node(1).address.as_str()]).expect("a well-formed address");
+    let made = clerk.compare_and_swap("k", 0, "1").await.expect("it serves");
+    assert!(made.succeeded, "{made:?}");
+    let again = clerk.compare_and_swap("k", 0, "2").await.expect("it serves");
+    assert!(!again.succeeded && again.previous.is_some_and(|kv| kv.value == "1"), "it is there");
+    let read = clerk.get("k").await.expect("it serves").kv.expect("it was made");
+    assert_eq!(made.header.map(|header| header.revision), Some(read.mod_revision));
+    let swapped = clerk.compare_and_swap("k", read.mod_revision, "3").await.expect("it serves");
+    assert!(swapped.succeeded, "{swapped:?}");
+    let late = clerk.compare_and_swap("k", read.mod_revision, "4").await.expect("it serves");
+    assert!(!late.succeeded && late.previous.is_some_and(|kv| kv.value == "3"), "it was written since");
+    assert!(clerk.append("k", "+").await.expect("it serves").length == 2);
+    assert!(clerk.delete("k").await.expect("it serves").existed);
+    clerk.close().await;
+}
+
+#[tokio::test]
 async fn a_cluster_that_was_stopped_has_its_data_when_it_is_started_again() {
     let mut cluster = Cluster::quick(3).await;
-    let clerk = |cluster: &Cluster| {
-        Clerk::connect(cluster.addresses(), Options::default()).expect("well-formed addresses")
-    };
+    let clerk = |cluster: &Cluster| Clerk::connect(cluster.addresses()).expect("well-formed addresses");
     let before = clerk(&cluster);
     for number in 0..100 {
-        let written = before.put(put(&format!("key-{number:03}"), format!("value-{number}"))).await;
+        let written = before.put(format!("key-{number:03}"), format!("value-{number}")).await;
         written.expect("the cluster serves");
     }
     before.close().await;

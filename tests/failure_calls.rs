@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use distribkv::client::{Clerk, Options};
+use distribkv::client::Clerk;
 use distribkv::wire::health::HealthCheckRequest;
 use distribkv::wire::health::health_check_response::ServingStatus;
 use distribkv::wire::v1::{self, Reason};
@@ -105,16 +105,14 @@ async fn a_write_whose_quorum_goes_silent_is_never_said_to_have_failed() {
     let cluster = Cluster::quick(3).await;
     let shard = cluster.shard_led_by(1).await;
     let keys: Vec<String> = (0..20).map(|number| key_of(shard, &format!("silent/{number}/"))).collect();
-    let clerk =
-        Clerk::connect(vec![cluster.node(1).address.clone()], Options::default()).expect("an address");
-    clerk.put(put(&keys[0], "before")).await.expect("it serves");
+    let clerk = Clerk::connect([&cluster.node(1).address]).expect("an address");
+    clerk.put(keys[0].clone(), "before").await.expect("it serves");
     for other in [2, 3] {
         cluster.node(other).process().signal("STOP");
     }
     let again = tokio::spawn({
         let (clerk, key) = (clerk.clone(), keys[0].clone());
-        let more = v1::AppendRequest { key: key.into(), value: "+".into(), ..v1::AppendRequest::default() };
-        async move { clerk.append(more).await }
+        async move { clerk.append(key, "+").await }
     });
     let limit = Duration::from_secs(1);
     let requests: Vec<v1::PipelineRequest> = (1u64..)

@@ -6,12 +6,13 @@
 mod processes;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use processes::{Cluster, Ended, Process, get, put};
+use distribkv::env::os::cpu;
+use processes::{Cluster, Ended, Process, get, put, with_this_process};
 
 const BLOCK: usize = 4096;
 
@@ -70,6 +71,66 @@ async fn too_little_lockable_memory_is_said_with_what_is_needed() {
     run(limited).await.assert(13, &["ulimit -l"]);
 }
 
+/// A command on one CPU alone.
+fn on_cpu(cpu: usize, command: &Command) -> Command {
+    let mut limited = Command::new("taskset");
+    limited.args(["-c", &cpu.to_string()]).arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// What each executor of a process may run on, as the kernel writes it.
+fn executors_run_on(process: &Process) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", process.id()))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if field("Name:").is_some_and(|name| name.starts_with("kv-core-")) {
+            found.push(field("Cpus_allowed_list:").expect("every thread has it").to_owned());
+        }
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn executors_are_pinned_to_the_cpus_that_the_process_was_left_and_to_no_others() {
+    if let Err(error) = Command::new("taskset").arg("--version").output() {
+        let said = format!("executors_are_pinned: SKIPPED, no taskset: {error}\n");
+        return io::stderr().write_all(said.as_bytes()).expect("somebody listens");
+    }
+    let allowed = cpu::allowed().expect("it may be asked");
+    let (first, last) = (allowed[0], *allowed.last().expect("this runs somewhere"));
+    let cluster = Cluster::new(1, &[]);
+    let file = cluster.dir().join("pinned.toml");
+    fs::write(&file, "[node]\npin = true\ncores = \"auto\"\n").expect("the directory is ours");
+    let pinned = |more: &[&str]| {
+        let mut node = cluster.command(1);
+        node.arg("--config").arg(&file).args(more);
+        on_cpu(last, &node)
+    };
+    for cores in ["auto", "1", &format!("{last}-{last}")] {
+        let node = Process::start(pinned(&["--cores", cores]));
+        node.says("kvserver ready:").await;
+        let on = executors_run_on(&node).expect("it runs");
+        assert!(!on.is_empty() && on.iter().all(|cpu| *cpu == last.to_string()), "--cores {cores}: {on:?}");
+    }
+    let ours = format!("this process may use 1 ({last})");
+    run(pinned(&["--cores", "2"])).await.assert(14, &["2 CPUs", &ours, "--no-pin"]);
+    for other in [first, last + 1].into_iter().filter(|other| *other != last) {
+        let (list, named) = (format!("{other}-{other},{last}"), format!("CPU {other} "));
+        run(pinned(&["--cores", &list])).await.assert(14, &[&named, &ours, "--cores"]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_parent_has_ended_ends_whoever_has_taken_it_in() {
+    let cluster = Cluster::new(1, &[]);
+    let mut orphan = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+    // Its parent is this process, and not the one that is named.
+    orphan.arg("--die-with-parent=1").arg("--data-dir").arg(&cluster.node(1).data_dir);
+    run(orphan).await.assert(1, &["the process that started this one has ended"]);
+    assert!(!cluster.node(1).data_dir.exists(), "nothing was opened");
+}
+
 #[tokio::test]
 async fn a_directory_and_an_address_belong_to_one_process() {
     let mut cluster = Cluster::new(1, &[]);
@@ -87,6 +148,31 @@ async fn a_node_of_another_cluster_is_refused_and_a_wiped_one_too() {
     ends_in(&cluster, "other", &["--cluster-name", "x"], (19, "belongs to cluster")).await;
     fs::remove_dir_all(&cluster.node(3).data_dir).expect("it is stopped");
     ends(&cluster, 3, &[], (20, "replaced or wiped")).await;
+}
+
+#[tokio::test]
+async fn a_stranger_at_the_place_of_a_node_ends_no_new_node() {
+    let mut cluster = Cluster::new_quick(3);
+    // A cluster of one may vote at once, and refuses both others as nodes of another cluster.
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+    alone.args([&with_this_process(), "--profile", "dev", "--id", "1", "--peers", &cluster.node(3).address]);
+    alone.arg("--data-dir").arg(cluster.dir().join("stranger"));
+    let mut stranger = Process::start(alone);
+    stranger.says("kvserver ready: node 1 of 1").await;
+    cluster.start(1);
+    cluster.start(2);
+    for id in [1, 2] {
+        let said = cluster.node(id).process().says("refused by node 3").await;
+        assert!(said.contains("belongs to cluster") && said.contains("--peers"), "{said}");
+        cluster.node(id).process().says("kvserver waiting: ").await;
+        assert!(!cluster.nodes[id as usize - 1].process.as_mut().expect("it was started").has_ended());
+    }
+    stranger.kill();
+    cluster.start(3);
+    for id in 1..=3 {
+        cluster.ready(id).await;
+    }
+    cluster.node(1).kv().put(put("k", "v")).await.expect("it serves");
 }
 
 /// A file of settings that no other node has.

@@ -1,18 +1,15 @@
 //! What is told: the settings before, a line a second meanwhile, the result at the end.
 //!
-//! JSON's fields, which may become more but keep their meaning:
+//! JSON's fields, these and no others:
 //! ```text
 //! target, workload          as on the command line
 //! operations, errors        that were started in the measured window, and succeeded or failed
 //! duration_s                of the measured window
 //! throughput_per_s          operations / duration_s
 //! latency_us                min, mean, p50, p90, p99, p99_9, p99_99, max of the operations
-//! loadgen_cpu               us_per_operation: its engines' CPU time for each operation that ended
-//!                           busiest_thread_percent: how much of the time it ran
-//!                           busiest_thread_waited_percent: how much of it it waited for a core
 //! ```
-//! Invariants: standard output holds the result alone, as a table or as one JSON object; everything else goes
-//! to standard error.
+//! Invariants: standard output holds the result alone, as a table or as one JSON object; everything else,
+//! beside JSON also what loadgen itself has cost, goes to standard error.
 
 use std::fmt::Write as _;
 
@@ -165,7 +162,6 @@ impl Report<'_> {
             latency.insert(name.into(), us(latency_ns.value_at_quantile(quantile) as f64).into());
         }
         latency.insert("max".into(), us(latency_ns.max() as f64).into());
-        let busiest = busiest(&self.total.usage);
         serde_json::json!({
             "target": self.settings.target.to_string(),
             "workload": self.settings.workload.to_string(),
@@ -174,11 +170,6 @@ impl Report<'_> {
             "duration_s": (self.duration_s * 1000.0).round() / 1000.0,
             "throughput_per_s": (self.throughput_per_s() * 10.0).round() / 10.0,
             "latency_us": latency,
-            "loadgen_cpu": {
-                "us_per_operation": (cpu_us_per_operation(&self.total.usage) * 1000.0).round() / 1000.0,
-                "busiest_thread_percent": (busiest.busy_percent() * 10.0).round() / 10.0,
-                "busiest_thread_waited_percent": (busiest.waited_percent() * 10.0).round() / 10.0,
-            },
         })
     }
 
@@ -236,16 +227,8 @@ mod tests {
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().expect("an object").keys().cloned().collect()
         };
-        let mut want = [
-            "target",
-            "workload",
-            "operations",
-            "errors",
-            "duration_s",
-            "throughput_per_s",
-            "latency_us",
-            "loadgen_cpu",
-        ];
+        let mut want =
+            ["target", "workload", "operations", "errors", "duration_s", "throughput_per_s", "latency_us"];
         want.sort_unstable();
         let mut found = keys(&json);
         found.sort_unstable();
@@ -292,17 +275,16 @@ mod tests {
             let (settings, mut total) = (settings(""), total(10));
             total.usage.push(Usage { cpu_ns, waited_ns, wall_ns: 1_000_000, operations: 100 });
             let report = Report { settings: &settings, total: &total, duration_s: 1.0 };
-            (report.notes(), report.json())
+            assert!(report.table().contains(&report.notes()));
+            report.notes()
         };
-        let (notes, json) = told(250_000, 0);
+        let notes = told(250_000, 0);
         assert!(
             notes.contains("2.50 us/op; busiest thread ran 25 %") && !notes.contains("warning"),
             "{notes}"
         );
-        assert_eq!(json["loadgen_cpu"]["us_per_operation"], 2.5);
-        assert_eq!(json["loadgen_cpu"]["busiest_thread_percent"], 25.0);
-        assert!(told(950_000, 0).0.contains("is the bottleneck"));
-        assert!(told(500_000, 450_000).0.contains("too few cores"));
+        assert!(told(950_000, 0).contains("is the bottleneck"));
+        assert!(told(500_000, 450_000).contains("too few cores"));
     }
 
     #[test]

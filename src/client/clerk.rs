@@ -5,6 +5,9 @@
 //! future is dropped is not withdrawn: it goes on until its deadline, so a write may happen after its caller
 //! has stopped waiting.
 //!
+//! `put`, `get`, `append` and `delete` take keys and values as text or bytes; each has a form (`put_with`, …)
+//! that takes the contract's request with all that it can ask for. Answers are the contract's.
+//!
 //! It lives on a tokio runtime: the one that [`Clerk::connect`] is called in.
 
 use std::sync::Arc;
@@ -64,14 +67,30 @@ pub struct Clerk {
 
 /// Calls on keys.
 impl Clerk {
-    /// A client of the cluster that these nodes (`host:port`) belong to. Connects when it is first needed.
+    /// A client of the cluster that these nodes (`host:port`) belong to, with the default options. Connects
+    /// when it is first needed.
     ///
     /// # Errors
     /// Where there is no endpoint, there are too many, or one is not `host:port`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn connect(endpoints: Vec<String>, options: Options) -> Result<Self, EndpointFault> {
+    pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, EndpointFault> {
+        Self::connect_with(endpoints, Options::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// As [`Clerk::connect`].
+    ///
+    /// # Panics
+    /// As [`Clerk::connect`].
+    pub fn connect_with(
+        endpoints: impl IntoIterator<Item = impl Into<String>>,
+        options: Options,
+    ) -> Result<Self, EndpointFault> {
+        let endpoints: Vec<String> = endpoints.into_iter().map(Into::into).collect();
         if endpoints.is_empty() {
             return Err(EndpointFault::None);
         }
@@ -102,44 +121,105 @@ impl Clerk {
         Self { options: Arc::new(options), ..self.clone() }
     }
 
-    /// Reads a key.
+    /// Reads a key; linearizable.
     ///
     /// # Errors
     /// See [`Error`]; never [`Error::CheckOutcome`].
-    pub async fn get(&self, request: v1::GetRequest) -> Result<v1::GetResponse, Error> {
+    pub async fn get(&self, key: impl Into<Vec<u8>>) -> Result<v1::GetResponse, Error> {
+        self.get_with(v1::GetRequest { key: key.into().into(), ..Default::default() }).await
+    }
+
+    /// Reads a key as the request says: it may ask for less than linearizable.
+    ///
+    /// # Errors
+    /// As [`Clerk::get`].
+    pub async fn get_with(&self, request: v1::GetRequest) -> Result<v1::GetResponse, Error> {
         match self.call(Operation::Get(request)).await? {
             Reply::Get(response) => Ok(response),
             other => mismatch(&other),
         }
     }
 
-    /// Writes a key. The request's id is set by the client.
+    /// Writes a key, whatever it holds.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn put(&self, request: v1::PutRequest) -> Result<v1::PutResponse, Error> {
+    pub async fn put(
+        &self,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<v1::PutResponse, Error> {
+        let (key, value) = (key.into().into(), value.into().into());
+        self.put_with(v1::PutRequest { key, value, ..Default::default() }).await
+    }
+
+    /// Writes a key where its mod revision is this one; with 0, where there is no such key. The answer says
+    /// whether it `succeeded`: then the revision in its header is the key's new mod revision. Otherwise
+    /// nothing was changed, and `previous` is what the key holds.
+    ///
+    /// A mod revision comes from what was read of the very key: [`Clerk::get`] or an answer to a write.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn compare_and_swap(
+        &self,
+        key: impl Into<Vec<u8>>,
+        mod_revision: u64,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<v1::PutResponse, Error> {
+        let (key, value) = (key.into().into(), value.into().into());
+        let if_mod_revision = Some(mod_revision);
+        self.put_with(v1::PutRequest { key, value, if_mod_revision, ..Default::default() }).await
+    }
+
+    /// Writes a key as the request says, whose id is set by the client.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn put_with(&self, request: v1::PutRequest) -> Result<v1::PutResponse, Error> {
         match self.call(Operation::Put(request)).await? {
             Reply::Put(response) => Ok(response),
             other => mismatch(&other),
         }
     }
 
-    /// Appends to the value of a key. The request's id is set by the client.
+    /// Appends to the value of a key; one that is not there counts as empty.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn append(&self, request: v1::AppendRequest) -> Result<v1::AppendResponse, Error> {
+    pub async fn append(
+        &self,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<v1::AppendResponse, Error> {
+        let (key, value) = (key.into().into(), value.into().into());
+        self.append_with(v1::AppendRequest { key, value, ..Default::default() }).await
+    }
+
+    /// Appends to the value of a key as the request says, whose id is set by the client.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn append_with(&self, request: v1::AppendRequest) -> Result<v1::AppendResponse, Error> {
         match self.call(Operation::Append(request)).await? {
             Reply::Append(response) => Ok(response),
             other => mismatch(&other),
         }
     }
 
-    /// Removes a key. The request's id is set by the client.
+    /// Removes a key. The answer says whether it `existed`.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn delete(&self, request: v1::DeleteRequest) -> Result<v1::DeleteResponse, Error> {
+    pub async fn delete(&self, key: impl Into<Vec<u8>>) -> Result<v1::DeleteResponse, Error> {
+        self.delete_with(v1::DeleteRequest { key: key.into().into(), ..Default::default() }).await
+    }
+
+    /// Removes a key as the request says, whose id is set by the client.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_with(&self, request: v1::DeleteRequest) -> Result<v1::DeleteResponse, Error> {
         match self.call(Operation::Delete(request)).await? {
             Reply::Delete(response) => Ok(response),
             other => mismatch(&other),

@@ -37,6 +37,8 @@ struct Node {
     answers: BTreeMap<(u64, u64), u64>,
     twists: BTreeMap<&'static str, VecDeque<Twist>>,
     seen: Vec<String>,
+    /// The mod revisions that puts were to be compared with.
+    compared: Vec<Option<u64>>,
     /// Session and sequence of the transactions that came.
     stamps: Vec<Option<(u64, u64)>>,
 }
@@ -142,6 +144,12 @@ impl Node {
                 let kv = value.map(|value| v1::KeyValue { key, value, ..Default::default() });
                 frame(&v1::GetResponse { header, kv })
             }
+            "Put" => {
+                let request: v1::PutRequest = decode(bytes);
+                self.compared.push(request.if_mod_revision);
+                self.values.insert(request.key, request.value.into());
+                frame(&v1::PutResponse { header, succeeded: true, version: 1, ..Default::default() })
+            }
             "Append" => {
                 let length = self.append(decode(bytes));
                 frame(&v1::AppendResponse { header, succeeded: true, length, version: 1 })
@@ -210,9 +218,8 @@ fn seen(node: &Shared, method: &str) -> usize {
 }
 
 fn connect(endpoints: &[&str]) -> Clerk {
-    let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
     let options = Options { timeout: Duration::from_secs(20), ..Options::default() };
-    Clerk::connect(endpoints, options).expect("they are endpoints")
+    Clerk::connect_with(endpoints.iter().copied(), options).expect("they are endpoints")
 }
 
 fn address(node: &Shared) -> String {
@@ -223,10 +230,6 @@ fn address(node: &Shared) -> String {
 async fn dead_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("some port is free");
     listener.local_addr().expect("it is bound").to_string()
-}
-
-fn append(value: &'static str) -> v1::AppendRequest {
-    v1::AppendRequest { key: "k".into(), value: value.into(), ..Default::default() }
 }
 
 fn block_on(test: impl Future<Output = ()>) {
@@ -244,15 +247,15 @@ fn an_append_whose_answer_is_lost_happens_once() {
         }
         twist(&node, "Append", Twist::Refuse(14, v1::Reason::NoLeader));
         twist(&node, "Append", Twist::Proxy(14));
-        assert_eq!(clerk.append(append("ab")).await.map(|response| response.length), Ok(2));
+        assert_eq!(clerk.append("k", "ab").await.map(|response| response.length), Ok(2));
         assert_eq!(seen(&node, "Append"), 5);
-        assert_eq!(clerk.append(append("c")).await.map(|response| response.length), Ok(3));
-        let value = clerk.get(v1::GetRequest { key: "k".into(), ..Default::default() }).await;
+        assert_eq!(clerk.append("k", "c").await.map(|response| response.length), Ok(3));
+        let value = clerk.get("k").await;
         assert_eq!(value.map(|response| response.kv.map(|kv| kv.value)), Ok(Some("abc".into())));
         assert_eq!(seen(&node, "Close"), 0);
         clerk.clone().close().await;
         assert_eq!(seen(&node, "Close"), 1);
-        assert_eq!(clerk.append(append("d")).await, Err(Error::Reconnect));
+        assert_eq!(clerk.append("k", "d").await, Err(Error::Reconnect));
     });
 }
 
@@ -261,9 +264,9 @@ fn a_delete_and_a_txn_are_sent_again_as_what_they_were() {
     block_on(async {
         let node = start_node().await;
         let clerk = connect(&[&address(&node)]);
-        assert!(clerk.append(append("ab")).await.is_ok());
+        assert!(clerk.append("k", "ab").await.is_ok());
         twist(&node, "Delete", Twist::Refuse(14, v1::Reason::NoLeader));
-        let deleted = clerk.delete(v1::DeleteRequest { key: "k".into(), ..Default::default() }).await;
+        let deleted = clerk.delete("k").await;
         let previous = deleted.map(|response| response.previous.map(|kv| kv.value));
         assert_eq!((previous, seen(&node, "Delete")), (Ok(Some("ab".into())), 2));
         twist(&node, "Txn", Twist::ServeAndReset);
@@ -281,11 +284,26 @@ fn a_delete_and_a_txn_are_sent_again_as_what_they_were() {
 }
 
 #[test]
+fn keys_and_values_are_text_or_bytes_and_a_swap_is_a_put_that_compares() {
+    block_on(async {
+        let node = start_node().await;
+        let clerk = Clerk::connect([address(&node)]).expect("it is an endpoint");
+        assert_eq!(clerk.put("k", vec![0xff]).await.map(|response| response.succeeded), Ok(true));
+        let swapped = clerk.compare_and_swap(b"k".to_vec(), 7, "v".to_owned()).await;
+        assert_eq!(swapped.map(|response| response.succeeded), Ok(true));
+        assert!(clerk.compare_and_swap(&b"k"[..], 0, b"w").await.is_ok());
+        assert_eq!(with(&node, |node| node.compared.clone()), [None, Some(7), Some(0)]);
+        let value = clerk.get(Bytes::from_static(b"k")).await;
+        assert_eq!(value.map(|response| response.kv.map(|kv| kv.value)), Ok(Some("w".into())));
+    });
+}
+
+#[test]
 fn a_client_without_good_endpoints_or_with_a_crowd_is_not_made() {
-    let crowd = vec!["n:1".to_owned(); 1 + super::routing::TARGETS_MAX];
-    for endpoints in [Vec::new(), crowd, vec!["n:1".to_owned(), "n".to_owned()]] {
+    let crowd = vec!["n:1"; 1 + super::routing::TARGETS_MAX];
+    for endpoints in [Vec::new(), crowd, vec!["n:1", "n"]] {
         let count = endpoints.len();
-        assert!(Clerk::connect(endpoints, Options::default()).is_err(), "{count} endpoints");
+        assert!(Clerk::connect(endpoints).is_err(), "{count} endpoints");
     }
 }
 
@@ -295,17 +313,17 @@ fn statuses_are_believed_only_with_the_trailer() {
         let node = start_node().await;
         let clerk = connect(&[&address(&node)]);
         twist(&node, "Append", Twist::Refuse(3, v1::Reason::Limit));
-        let Err(Error::ChangeRequest { last }) = clerk.append(append("x")).await else {
+        let Err(Error::ChangeRequest { last }) = clerk.append("k", "x").await else {
             panic!("it is refused")
         };
         assert_eq!((last.cause, last.detail.as_str()), (Cause::Refused(Reason::Limit), "no"));
         let unstamped = clerk.with_writes(Writes::Unstamped);
         twist(&node, "Append", Twist::Refuse(14, v1::Reason::NotLeader));
         twist(&node, "Append", Twist::Proxy(3));
-        let outcome = unstamped.append(append("x")).await;
+        let outcome = unstamped.append("k", "x").await;
         assert!(matches!(outcome, Err(Error::CheckOutcome { .. })), "{outcome:?}");
         assert_eq!(with(&node, |node| node.values.len()), 0);
-        assert_eq!(unstamped.append(append("x")).await.map(|response| response.length), Ok(1));
+        assert_eq!(unstamped.append("k", "x").await.map(|response| response.length), Ok(1));
     });
 }
 
@@ -317,7 +335,7 @@ fn what_never_left_is_sent_elsewhere() {
         let endpoints = [dead.as_str(), dead.as_str(), live.as_str()];
         for _ in 0..4 {
             let unstamped = connect(&endpoints).with_writes(Writes::Unstamped);
-            assert!(unstamped.append(append("x")).await.is_ok());
+            assert!(unstamped.append("k", "x").await.is_ok());
         }
         assert_eq!(seen(&node, "Append"), 4);
     });

@@ -10,6 +10,48 @@
 //!                      └── Action::Finish ─┘ ◄──── Event ◄────────────┘
 //! ```
 //!
+//! With a cluster on this machine (`cargo run --release -- local`):
+//!
+//! ```no_run
+//! use distribkv::client::{Clerk, range_of_prefix};
+//! use distribkv::wire::v1;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let clerk = Clerk::connect(["localhost:10001", "localhost:10002", "localhost:10003"])?;
+//! clerk.put("greeting", "hello").await?;
+//! clerk.append("greeting", ", world").await?;
+//! let kv = clerk.get("greeting").await?.kv.ok_or("somebody else has removed it")?;
+//! assert_eq!(kv.value, "hello, world");
+//!
+//! // Only if nobody has written it since, and only if nobody has made it yet.
+//! let swapped = clerk.compare_and_swap("greeting", kv.mod_revision, "bye").await?;
+//! let made = clerk.compare_and_swap("lock", 0, "mine").await?;
+//! println!("swapped: {}, made: {}", swapped.succeeded, made.succeeded);
+//!
+//! // One step of one shard: the keys have the same {tag}.
+//! let put = |key: &'static str, value: &'static str| v1::Operation {
+//!     operation: Some(v1::operation::Operation::Put(v1::PutRequest {
+//!         key: key.into(),
+//!         value: value.into(),
+//!         ..Default::default()
+//!     })),
+//! };
+//! let then = vec![put("{order-7}state", "paid"), put("{order-7}by", "card")];
+//! clerk.txn(v1::TxnRequest { then, ..Default::default() }).await?;
+//!
+//! let (start, end) = range_of_prefix(b"{order-7}");
+//! let mut scan = clerk.scan(v1::ScanRequest { start, end, ..Default::default() });
+//! while let Some(kvs) = scan.next().await? {
+//!     kvs.iter().for_each(|kv| println!("{:?} = {:?}", kv.key, kv.value));
+//! }
+//!
+//! let existed = clerk.delete("greeting").await?.existed;
+//! assert!(existed);
+//! clerk.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Invariants:
 //! - A sending that ended without an answer may have been, or may yet be, executed. Once a write has one such
 //!   sending it ends in its answer or in [`Error::CheckOutcome`], never in an error that says "not executed".

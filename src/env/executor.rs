@@ -15,7 +15,7 @@ use std::{fmt, io, thread};
 use ::glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use crate::env::BLOCK_BYTES;
-use crate::env::os::process;
+use crate::env::os::{cpu, process};
 
 /// What one process may lock in memory unless told otherwise.
 const LOCKED_MEMORY_BYTES: usize = 8 << 20;
@@ -91,7 +91,7 @@ impl ExecutorOptions {
             .ring_depth(self.ring_depth)
             .spin_before_park(self.spin)
             .make()
-            .map_err(ExecutorError::of)
+            .map_err(|error| ExecutorError::of_placed(error, self.placement))
     }
 }
 
@@ -108,7 +108,7 @@ pub enum ExecutorError {
         /// What is needed at least, in bytes.
         needed: u64,
     },
-    /// The CPU named does not exist or is not ours.
+    /// A CPU that was named does not exist or is not ours: which, and what is.
     Cpu(String),
     /// The thread could not be started, or the system refused something else.
     Io(io::Error),
@@ -117,6 +117,20 @@ pub enum ExecutorError {
 impl ExecutorError {
     /// The least that glommio starts with.
     const LOCKABLE_BYTES_MIN: u64 = 512 << 10;
+
+    /// The kernel refuses a CPU that this process is not given as it refuses any other wrong argument. Where
+    /// it has taken it, the thread may run there alone, and the refusal is of something else.
+    fn of_placed(error: GlommioError<()>, placement: CorePlacement) -> Self {
+        match (placement, Self::of(error)) {
+            (CorePlacement::Pinned(cpu), Self::Io(error))
+                if error.kind() == io::ErrorKind::InvalidInput
+                    && !cpu::allowed().is_ok_and(|cpus| cpus == [cpu]) =>
+            {
+                Self::Cpu(format!("CPU {cpu} is not given to this process"))
+            }
+            (_, error) => error,
+        }
+    }
 
     fn of(error: GlommioError<()>) -> Self {
         match error {
@@ -148,7 +162,9 @@ impl fmt::Display for ExecutorError {
                 f,
                 "too little lockable memory: {limit} bytes, {needed} needed for each core; raise `ulimit -l`"
             ),
-            Self::Cpu(text) => write!(f, "the executor cannot be pinned: {text}; start without pinning"),
+            Self::Cpu(text) => {
+                write!(f, "an executor cannot be pinned: {text}; name other --cores, or start with --no-pin")
+            }
             Self::Io(error) => write!(f, "the executor cannot start: {error}"),
         }
     }
@@ -198,5 +214,19 @@ where
         Ok(Ok(())) => Ok(CoreThread { thread }),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(ExecutorError::Io(io::Error::other("the executor's thread ended while it started"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_cpu_is_told_from_another_wrong_argument() {
+        let refused = || GlommioError::IoError(io::Error::from(io::ErrorKind::InvalidInput));
+        let pinned = ExecutorError::of_placed(refused(), CorePlacement::Pinned(4095));
+        assert!(matches!(pinned, ExecutorError::Cpu(_)), "{pinned}");
+        let anywhere = ExecutorError::of_placed(refused(), CorePlacement::Anywhere);
+        assert!(matches!(anywhere, ExecutorError::Io(_)), "{anywhere}");
     }
 }

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use distribkv::client::{Clerk, Error, Options};
-use distribkv::wire::v1;
+use distribkv::client::{Clerk, Error};
 
-use super::{SHARDS, get, key_of, put};
+use super::{SHARDS, key_of};
 
 /// How long a writer rests after its two writes: the check has to read all of them.
 const REST: Duration = Duration::from_millis(3);
@@ -58,7 +57,7 @@ pub struct Tally {
 impl Load {
     /// Starts so many writers, on the `LocalSet` that this is called in.
     pub fn start(addresses: Vec<String>, writers: usize) -> Self {
-        let clerk = Clerk::connect(addresses, Options::default()).expect("well-formed addresses");
+        let clerk = Clerk::connect(addresses).expect("well-formed addresses");
         let stop = Rc::new(Cell::new(false));
         let records: Vec<Rc<RefCell<Record>>> = (0..writers).map(|_| Rc::default()).collect();
         let start = |(number, record): (usize, &Rc<RefCell<Record>>)| {
@@ -121,16 +120,11 @@ async fn write(number: usize, clerk: Clerk, record: Rc<RefCell<Record>>, stop: R
         }
         let key = keys[at % keys.len()].clone();
         let token = format!("{number}.{at};");
-        let append = v1::AppendRequest {
-            key: key.clone().into(),
-            value: token.clone().into(),
-            ..v1::AppendRequest::default()
-        };
-        let told = told(clerk.append(append).await.map(|response| response.succeeded));
+        let told = told(clerk.append(key.clone(), token.clone()).await.map(|response| response.succeeded));
         record.borrow_mut().appends.push((key, token, told));
         let key = format!("create/{number}/{at}");
-        let create = v1::PutRequest { if_mod_revision: Some(0), ..put(&key, &key) };
-        let told = self::told(clerk.put(create).await.map(|response| response.succeeded));
+        let created = clerk.compare_and_swap(key.clone(), 0, key.clone()).await;
+        let told = self::told(created.map(|response| response.succeeded));
         record.borrow_mut().creations.push((key, told));
         tokio::time::sleep(REST).await;
     }
@@ -170,7 +164,7 @@ impl Tally {
 async fn check_appends(clerk: &Clerk, record: &Record, tally: &mut Tally) {
     let keys: BTreeSet<&String> = record.appends.iter().map(|(key, _, _)| key).collect();
     for key in keys {
-        let got = clerk.get(get(key)).await.expect("the cluster serves").kv;
+        let got = clerk.get(key.as_str()).await.expect("the cluster serves").kv;
         let value = got.map(|kv| String::from_utf8(kv.value.to_vec()).expect("tokens are text"));
         let value = value.unwrap_or_default();
         let mut there = value.split_inclusive(';').peekable();
@@ -191,7 +185,7 @@ async fn check_creations(clerk: &Clerk, record: &Record, tally: &mut Tally) {
             .map(|(key, _)| {
                 let (clerk, key) = (clerk.clone(), key.clone());
                 tokio::task::spawn_local(async move {
-                    let got = clerk.get(get(&key)).await.expect("the cluster serves").kv;
+                    let got = clerk.get(key.as_str()).await.expect("the cluster serves").kv;
                     (key, got)
                 })
             })

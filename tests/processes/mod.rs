@@ -84,6 +84,11 @@ pub fn free_port() -> u16 {
     panic!("no port between 15000 and 30000 is free");
 }
 
+/// The flag that has a node end with this process, which starts it.
+pub fn with_this_process() -> String {
+    format!("--die-with-parent={}", std::process::id())
+}
+
 /// A new directory on the disk that the build is on, which takes direct writes.
 pub fn new_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build directory can be written")
@@ -332,7 +337,7 @@ impl Cluster {
     /// The command that runs a node, without the flag that names its data directory.
     pub fn bare_command(&self, id: u32) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvserver"));
-        command.args(["--die-with-parent", "--id", &id.to_string(), "--peers", &self.addresses().join(",")]);
+        command.args([&with_this_process(), "--id", &id.to_string(), "--peers", &self.addresses().join(",")]);
         if !self.flags.iter().any(|flag| flag == "--profile") {
             command.args(["--profile", "dev"]);
         }

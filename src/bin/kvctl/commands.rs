@@ -27,7 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Does what the command line says.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let options = Options { timeout: args.timeout, ..Options::default() };
-    let clerk = Clerk::connect(args.endpoints, options).map_err(Failure::Endpoint)?;
+    let clerk = Clerk::connect_with(args.endpoints, options).map_err(Failure::Endpoint)?;
     let result = Run { clerk: clerk.clone(), format: args.output }.run(args.command).await;
     // What was asked for is done or has failed; that the session lives on for its ttl harms nobody.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, clerk.close()).await;
@@ -93,7 +93,7 @@ impl Run {
     /// Writes a key, and says at which revision; or that the comparison failed, and at what.
     async fn put(&self, request: v1::PutRequest) -> Result<(), Failure> {
         let (key, wants_previous) = (request.key.clone(), request.return_previous);
-        let response = self.clerk.put(request).await?;
+        let response = self.clerk.put_with(request).await?;
         let previous = response.previous.as_ref();
         let (revision, version) = (revision_of(response.header.as_ref()), response.version);
         self.print_or(
@@ -116,7 +116,7 @@ impl Run {
     /// Prints a value, or says that there is none.
     async fn get(&self, key: Bytes, consistency: v1::Consistency) -> Result<(), Failure> {
         let request = v1::GetRequest { key: key.clone(), consistency: consistency.into() };
-        let response = self.clerk.get(request).await?;
+        let response = self.clerk.get_with(request).await?;
         match (&response.kv, self.format) {
             (Some(kv), Format::Text) => output::print_value(&kv.value),
             (Some(kv), Format::Json) => print_json(&output::json_of_kv(kv)),
@@ -127,7 +127,7 @@ impl Run {
     /// Appends to a key. The contract does not tell what a failed comparison was made with.
     async fn append(&self, request: v1::AppendRequest) -> Result<(), Failure> {
         let key = request.key.clone();
-        let response = self.clerk.append(request).await?;
+        let response = self.clerk.append_with(request).await?;
         let (revision, version) = (revision_of(response.header.as_ref()), response.version);
         let (succeeded, length) = (response.succeeded, response.length);
         self.print_or(
@@ -143,7 +143,7 @@ impl Run {
     /// Removes a key; that there was none is a no.
     async fn delete(&self, request: v1::DeleteRequest) -> Result<(), Failure> {
         let (key, wants_previous) = (request.key.clone(), request.return_previous);
-        let response = self.clerk.delete(request).await?;
+        let response = self.clerk.delete_with(request).await?;
         let previous = response.previous.as_ref();
         let revision = revision_of(response.header.as_ref());
         let done = response.succeeded && response.existed;

@@ -162,7 +162,8 @@ pub struct NodeArgs {
     /// Raft groups that the keys are spread over, fixed when the cluster is made [default: 8].
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Cores to run on: auto, a number, or a list as 0,2,4-7 [default: auto].
+    /// Cores to run on: auto (all CPUs that the process may use), a number of those, or a list of them as
+    /// 0,2,4-7 [default: auto].
     #[arg(long, value_name = "auto|N|LIST")]
     pub cores: Option<String>,
     /// Leave it to the kernel where executors run.
@@ -198,9 +199,9 @@ pub struct NodeArgs {
     /// is not lost is refused (15). Needed for one start only; later ones need it no more.
     #[arg(long)]
     pub recover: bool,
-    /// End when the process that started this one ends.
-    #[arg(long, hide = true)]
-    pub die_with_parent: bool,
+    /// End when the process with this id, which has started this one, ends.
+    #[arg(long, hide = true, require_equals = true, value_name = "PID")]
+    pub die_with_parent: Option<u32>,
     /// Make a classic mistake on purpose, to prove that it is found.
     #[cfg(debug_assertions)]
     #[arg(long, hide = true)]

@@ -2,10 +2,14 @@
 //!
 //! Each node is a process of its own, so that one can be killed and the others go on. Their output is
 //! prefixed and passed on. They end with this process, however it ends.
+//!
+//! Invariants:
+//! - A node that has ended is sent nothing: its process id may be another's by then.
+//! - That nobody reads what is said is no reason to end: it is not said, and the nodes serve on.
 
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -34,15 +38,17 @@ pub fn run(args: &LocalArgs) -> i32 {
         match start(args, node, &peers.join(","), &sender) {
             Ok(child) => children.push(child),
             Err(error) => {
-                eprintln!("kvserver local: node {node} cannot be started: {error}");
+                complain(&format!("node {node} cannot be started: {error}"));
                 stop(&mut children);
                 return 1;
             }
         }
     }
-    let code = watch(args, &peers, &events, &mut children);
-    stop(&mut children);
-    code
+    match watch(args, &peers, &events, &mut children) {
+        Some(code) => code,
+        None if stop(&mut children) => 0,
+        None => 1,
+    }
 }
 
 /// Says when Ctrl-C or SIGTERM came; a second one ends this process at once, and the nodes with it.
@@ -66,13 +72,14 @@ fn watch_signals(events: &mpsc::Sender<Event>) {
         })
     });
     let _: io::Result<()> =
-        watched.inspect_err(|error| eprintln!("kvserver local: signals cannot be watched: {error}"));
+        watched.inspect_err(|error| complain(&format!("signals cannot be watched: {error}")));
 }
 
 fn start(args: &LocalArgs, node: u16, peers: &str, events: &mpsc::Sender<Event>) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--profile", "dev", "--die-with-parent", "--id", &node.to_string(), "--peers", peers]);
+    command.args(["--profile", "dev", "--id", &node.to_string(), "--peers", peers]);
     command
+        .arg(format!("--die-with-parent={}", std::process::id()))
         .args(["--log-level", &args.log_level, "--data-dir"])
         .arg(args.data_dir.join(format!("node-{node}")));
     if let Some(shards) = args.shards {
@@ -108,7 +115,14 @@ fn pass_on(node: u16, output: Box<dyn io::Read + Send>, is_stdout: bool, events:
     }
 }
 
-fn watch(args: &LocalArgs, peers: &[String], events: &mpsc::Receiver<Event>, children: &mut [Child]) -> i32 {
+/// Passes on what the nodes say until all have ended by themselves, or until they are to be stopped. In the
+/// first case the exit code of the process.
+fn watch(
+    args: &LocalArgs,
+    peers: &[String],
+    events: &mpsc::Receiver<Event>,
+    children: &mut [Child],
+) -> Option<i32> {
     let mut ready = std::collections::BTreeSet::new();
     let mut running = children.len();
     let mut code = 0;
@@ -123,27 +137,26 @@ fn watch(args: &LocalArgs, peers: &[String], events: &mpsc::Receiver<Event>, chi
             }
             Event::Ended(node) => {
                 let status = children[usize::from(node) - 1].wait();
-                println!(
-                    "[node {node}] ended: {}",
-                    status.as_ref().map_or_else(ToString::to_string, describe)
-                );
+                let how = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+                say(&format!("[node {node}] ended: {how}"));
                 code = code.max(status.ok().and_then(|status| status.code()).unwrap_or(1));
                 running -= 1;
                 if running == 0 {
-                    return code;
+                    return Some(code);
                 }
             }
             Event::Signal => {
                 say(&format!("stopping {running} nodes"));
-                return if stop(children) { 0 } else { 1 };
+                return None;
             }
         }
     }
-    code
+    None
 }
 
-fn describe(status: &ExitStatus) -> String {
-    status.to_string()
+/// Says what is wrong, on standard error.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "kvserver local: {what}");
 }
 
 /// Prints a line. A closed terminal is no reason to stop serving.
@@ -166,16 +179,14 @@ fn say_what_next(peers: &[String]) {
     say("");
 }
 
-/// Asks every node to end and waits; kills what does not. Whether all ended by themselves.
+/// Asks every node that runs to end and waits; kills what does not. Whether all ended by themselves.
 fn stop(children: &mut [Child]) -> bool {
-    for child in children.iter() {
-        process::terminate(child.id());
-    }
+    running(children).for_each(|child| process::terminate(child.id()));
     let mut waited = Duration::ZERO;
     let step = Duration::from_millis(20);
-    while children.iter_mut().any(|child| matches!(child.try_wait(), Ok(None))) {
+    while running(children).next().is_some() {
         if waited >= STOP_MAX {
-            for child in children.iter_mut() {
+            for child in running(children) {
                 // It may have ended this very moment.
                 let _ = child.kill();
                 let _ = child.wait();
@@ -186,4 +197,29 @@ fn stop(children: &mut [Child]) -> bool {
         waited += step;
     }
     true
+}
+
+/// The nodes whose process ids are theirs: a process keeps its id until somebody has heard of its end, and
+/// that is this one alone.
+fn running(children: &mut [Child]) -> impl Iterator<Item = &mut Child> {
+    children.iter_mut().filter_map(|child| matches!(child.try_wait(), Ok(None)).then_some(child))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_ended_is_asked_nothing_and_who_runs_is_asked_to_end() {
+        let start = |program: &str, args: &[&str]| Command::new(program).args(args).spawn();
+        let mut ended = start("true", &[]).expect("there is a true");
+        assert!(ended.wait().expect("it is ours").success());
+        let runs = start("sleep", &["60"]).expect("there is a sleep");
+        let id = runs.id();
+        let mut children = [ended, runs];
+        assert_eq!(running(&mut children).map(|child| child.id()).collect::<Vec<_>>(), [id]);
+        assert!(stop(&mut children), "it ends when it is asked to");
+        assert_eq!(running(&mut children).count(), 0);
+        assert!(stop(&mut children), "nobody is left to ask");
+    }
 }

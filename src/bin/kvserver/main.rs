@@ -4,6 +4,7 @@
 mod args;
 mod inspect;
 mod local;
+mod placement;
 mod ready;
 mod restore;
 mod recover;

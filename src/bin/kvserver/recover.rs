@@ -37,7 +37,10 @@ pub fn tell(asked: Option<RecoveredAt>, identity: &Identity) {
 
 /// The command line that this process was started with, as one that recovers its node.
 fn command(own: impl Iterator<Item = String>) -> String {
-    let is_flag = |word: &String, flag| word.trim_start_matches('-') == flag;
+    let is_flag = |word: &String, flag| {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        name.starts_with('-') && name.trim_start_matches('-') == flag
+    };
     let words = own.filter(|word| !is_flag(word, LEFT_OUT) && !is_flag(word, RECOVER));
     let words: Vec<String> = words.map(|word| quoted(&word).into_owned()).collect();
     words.join(" ") + " --" + RECOVER
@@ -67,7 +70,7 @@ mod tests {
             command_of(&["./kvserver", "--id", "3", "--peers", "a:1,b:2,c:3", "--data-dir", "/my data/it's"]),
             "./kvserver --id 3 --peers a:1,b:2,c:3 --data-dir '/my data/it'\\''s' --recover"
         );
-        assert_eq!(command_of(&["kvserver", "--die-with-parent", "-recover"]), "kvserver --recover");
+        assert_eq!(command_of(&["kvserver", "--die-with-parent=7", "-recover"]), "kvserver --recover");
         assert_eq!(command_of(&["kvserver", ""]), "kvserver '' --recover");
     }
 }

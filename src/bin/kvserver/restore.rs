@@ -13,7 +13,8 @@ use distribkv::host::restore::{Restored, restore, restored_text};
 use distribkv::ids::NodeId;
 
 use crate::args::RestoreArgs;
-use crate::serve::{LOCK_FILE, cores_of, follow_parent, lock, start_logging};
+use crate::placement::cores_of;
+use crate::serve::{LOCK_FILE, follow_parent, lock, start_logging};
 
 /// Restores a node; what the process ends with.
 pub fn run(args: &RestoreArgs) -> Result<(), Exit> {

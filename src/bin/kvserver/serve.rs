@@ -21,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use distribkv::config::{Cores, LogFormat, Settings};
+use distribkv::config::{LogFormat, Settings};
 use distribkv::edge::accept::{BindError, Listeners, bind};
 use distribkv::edge::io::TcpIo;
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services};
@@ -43,6 +43,7 @@ use distribkv::shard::admission::{Desk, Hello, Standing};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
+use crate::placement::placements;
 use crate::ready;
 use crate::recover;
 use crate::store::{NodeFacts, NodeStore};
@@ -77,9 +78,9 @@ pub fn run(settings: Settings, recovery: Option<RecoveredAt>, planted: Planted) 
     let kept = |source| Exit::Io { what: "ignoring SIGXFSZ".into(), source };
     process::ignore_file_size_signal().map_err(kept)?;
     let asked_to_stop = watch_signals(&starting)?;
+    let placements = placements(&settings)?;
     let dir = settings.data_dir();
     let _lock = lock(&settings)?;
-    let placements = placements(&settings)?;
     let cores = u32::try_from(placements.len()).expect("validated to be few");
     let listeners = listen(&settings, placements.len())?;
     let addresses = listeners.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
@@ -141,24 +142,6 @@ fn listen(settings: &Settings, cores: usize) -> Result<Listeners, Exit> {
             Exit::Io { what: format!("listening on {address}"), source }
         }
     })
-}
-
-/// How many cores a node with these settings runs on, here and now.
-pub fn cores_of(settings: &Settings) -> Result<u32, Exit> {
-    Ok(u32::try_from(placements(settings)?.len()).expect("validated to be few"))
-}
-
-/// Where each executor runs.
-fn placements(settings: &Settings) -> Result<Vec<CorePlacement>, Exit> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let cores = settings.node.cores().map_err(|invalid| Exit::Usage(invalid.to_string()))?;
-    let cpus: Vec<usize> = match cores {
-        Cores::Auto => (0..available).collect(),
-        Cores::Count(count) => (0..count as usize).collect(),
-        Cores::List(list) => list.into_iter().map(|cpu| cpu as usize).collect(),
-    };
-    let place = |cpu| if settings.node.pin { CorePlacement::Pinned(cpu) } else { CorePlacement::Anywhere };
-    Ok(cpus.into_iter().map(place).collect())
 }
 
 /// What core 0 tells the others once the identity is open.
@@ -451,10 +434,8 @@ pub fn start_logging(settings: &Settings) -> Result<(), Exit> {
 }
 
 /// Ends this process with the one that started it, where that was asked for.
-pub fn follow_parent(asked: bool) -> Result<(), Exit> {
-    if !asked {
-        return Ok(());
-    }
-    process::die_with_parent()
+pub fn follow_parent(parent: Option<u32>) -> Result<(), Exit> {
+    let Some(parent) = parent else { return Ok(()) };
+    process::die_with_parent(parent)
         .map_err(|source| Exit::Io { what: "following the parent process".into(), source })
 }

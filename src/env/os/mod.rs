@@ -1,5 +1,6 @@
 //! What the standard library has no safe way for: the only place where `unsafe` is written.
 //!
+//! - [`cpu`] asks which CPUs a thread may run on.
 //! - [`disk`] asks a file system how much room it has.
 //! - [`map`] maps a file, to measure what that costs.
 //! - [`net`] makes listening sockets that are first bound alone and then shared.
@@ -9,6 +10,7 @@
 
 #![allow(unsafe_code, reason = "this is the place for it: each block says why it is sound")]
 
+pub mod cpu;
 pub mod disk;
 pub mod map;
 pub mod net;

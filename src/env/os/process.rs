@@ -2,21 +2,24 @@
 
 use std::io;
 
-/// Asks the kernel to end this process when the thread that started it ends. Where the parent has ended
-/// already, the error says so.
+/// Asks the kernel to end this process when the thread that started it ends. `parent` is the process id of
+/// whoever started it: another one is found where that has ended already, and the error says so.
+///
+/// Whose child an orphan becomes says nothing: it is process 1, or any process that takes orphans in; and
+/// process 1 of a container may well be the one that started this one.
 ///
 /// # Errors
 ///
 /// Where the parent is gone, or the kernel refuses.
-pub fn die_with_parent() -> io::Result<()> {
+pub fn die_with_parent(parent: u32) -> io::Result<()> {
     // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: getppid has no arguments and cannot fail.
-    let parent = unsafe { libc::getppid() };
-    if parent == 1 {
+    let found = unsafe { libc::getppid() };
+    if u32::try_from(found) != Ok(parent) {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the process that started this one has ended"));
     }
     Ok(())

@@ -6,10 +6,15 @@
 //! | this node | is refused by | it |
 //! |---|---|---|
 //! | any | ⌊n/2⌋ + 1 nodes at once | ends: they can serve without it, it cannot serve without them |
-//! | new | one that may vote | ends: there is a cluster, and this node is not of it |
+//! | new | one of this cluster that may vote | ends: there is a cluster, and this node does not fit in |
 //! | new | one that knows another directory of it, or a newer start | ends: that is not forgotten |
 //! | new | one that was recovered and remembers no directory of it | goes on: others may remember |
+//! | new | one of another cluster, or of another format | goes on: it may be the one in the wrong place |
 //! | any | fewer | says so and asks again: the others may be the ones to be corrected |
+//!
+//! A process of another cluster is no judge of this one, though it may vote there: a node that was started
+//! as a cluster of its own may so from its first moment, and would end every new node that it can be taken
+//! for a peer of. Whoever speaks another format may be of another cluster, too.
 //!
 //! In a cluster of two, and where the nodes differ half and half, there is no majority that could be right:
 //! all say so and wait to be corrected. Where all differ from each other, all end.
@@ -56,8 +61,11 @@ impl Refusals {
         }
         let by_one_that_knows = match own {
             Standing::Entitled => false,
-            Standing::New if matches!(rejection, Rejection::NoWitness { .. }) => false,
-            Standing::New => refusal.standing == Standing::Entitled || knows_the_directory(rejection),
+            Standing::New => match grounds(rejection) {
+                Grounds::Directory => true,
+                Grounds::Peer => refusal.standing == Standing::Entitled,
+                Grounds::NoJudge => false,
+            },
         };
         by_one_that_knows.then(|| Refused { by: vec![by], rejection })
     }
@@ -68,15 +76,25 @@ impl Refusals {
     }
 }
 
-/// Whether it is about this very node's data directory: no settings of either node could mend it.
-fn knows_the_directory(rejection: Rejection) -> bool {
+/// What the word of one that refuses rests on.
+enum Grounds {
+    /// It knows this very node's data directory: no settings of either node could mend it.
+    Directory,
+    /// It is of the same cluster.
+    Peer,
+    /// It may be of another cluster, or remember nothing of this node.
+    NoJudge,
+}
+
+fn grounds(rejection: Rejection) -> Grounds {
     match rejection {
-        Rejection::Directory { .. } | Rejection::Incarnation { .. } | Rejection::Recovery { .. } => true,
-        Rejection::Format { .. }
-        | Rejection::Cluster { .. }
-        | Rejection::Settings { .. }
-        | Rejection::Node { .. }
-        | Rejection::NoWitness { .. } => false,
+        Rejection::Directory { .. } | Rejection::Incarnation { .. } | Rejection::Recovery { .. } => {
+            Grounds::Directory
+        }
+        Rejection::Settings { .. } | Rejection::Node { .. } => Grounds::Peer,
+        Rejection::Format { .. } | Rejection::Cluster { .. } | Rejection::NoWitness { .. } => {
+            Grounds::NoJudge
+        }
     }
 }
 
@@ -88,7 +106,7 @@ fn majority(nodes: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::DirectoryId;
+    use crate::ids::{ClusterId, DirectoryId};
     use crate::log::RecoveredAt;
 
     const OTHER_SETTINGS: Rejection = Rejection::Settings { ours: 1, theirs: 2 };
@@ -138,10 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn one_that_remembers_nothing_is_no_judge_and_a_majority_of_them_is_too_many() {
-        let no_witness = Rejection::NoWitness { ours: RecoveredAt(1), theirs: DirectoryId(2) };
-        let after = |nodes| ends_after(nodes, Standing::New, Standing::Entitled, no_witness);
-        assert_eq!([3, 5, 7].map(after), [Some(2), Some(3), Some(4)]);
+    fn one_that_may_be_a_stranger_or_remembers_nothing_is_no_judge_and_a_majority_of_them_is_too_many() {
+        let no_judges = [
+            Rejection::NoWitness { ours: RecoveredAt(1), theirs: DirectoryId(2) },
+            Rejection::Cluster { ours: ClusterId(1), theirs: ClusterId(2) },
+            Rejection::Format { ours: 1, theirs: 2 },
+        ];
+        for rejection in no_judges {
+            let after = |nodes| ends_after(nodes, Standing::New, Standing::Entitled, rejection);
+            assert_eq!([2, 3, 5, 7].map(after), [None, Some(2), Some(3), Some(4)], "{rejection:?}");
+        }
     }
 
     #[test]
