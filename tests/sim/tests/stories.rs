@@ -12,7 +12,7 @@ use sim::disk::{Crash, DiskConfig, Fault, Stray};
 use sim::executor::{World, WorldConfig};
 use sim::network::{LinkState, NetworkConfig};
 use sim::run::Options;
-use sim::story::{LONG, SHARD, Story, append, replica, with_small_tables};
+use sim::story::{SHARD, Story, append, replica, with_small_tables};
 
 /// So short that the caller has given up long before a held packet arrives.
 const GIVEN_UP: Duration = Duration::from_millis(200);
