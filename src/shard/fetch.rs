@@ -2,7 +2,7 @@
 //! one before is written.
 //!
 //! ```text
-//!   offer ─► ask (generation, offset) ──────────► leader reads a part of its table
+//!   offer ─► ask (generation, offset) ──────────► leader reads and checks a part of its table
 //!        ◄── part: which table, where, bytes ────┘
 //!        ─► written to table-….part ─► the next … ─► all of it checked, block by block
 //!        ─► named as a table, durable ─► manifest ─► installed, raft goes on behind it
@@ -32,6 +32,7 @@ use std::{fmt, io};
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::{Index, NodeId, ShardId};
 use crate::kv;
+use crate::kv::table::PAGE_BYTES;
 use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
@@ -166,7 +167,8 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
         silent = 0;
         if part.named.generation == 0 || part.named.index < fetch.index_min {
             unready += 1;
-            if unready >= UNREADY_MAX {
+            // One whose table is damaged leads no more, and has none until it is repaired.
+            if unready >= UNREADY_MAX || runner.is_deposed(fetch.shard, fetch.offer.from) {
                 return Err(Failure::Unready(fetch.offer.from));
             }
             env.sleep(UNREADY_WAIT).await;
@@ -304,6 +306,7 @@ async fn check<E: Env>(
     named: &TableRef,
 ) -> Result<(), TableReadError> {
     let table = open_table_at(env, path.to_path_buf(), fetch.shard, named).await?;
+    table.file.check_header(&table.index, &table.file.part(0, PAGE_BYTES).await?)?;
     for at in 0..table.index.blocks() {
         table.file.block(table.index.handle(at)).await?;
         if at % 16 == 15 {

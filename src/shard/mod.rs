@@ -50,6 +50,7 @@ mod warm;
 mod snapshot;
 mod fetch;
 mod install;
+mod lend;
 mod scrub;
 mod repair;
 mod digests;

@@ -30,12 +30,12 @@ use crate::shard::config::{Config, PlantedBug};
 use crate::shard::directory::{Directory, Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
+use crate::shard::lend::Lending;
 use crate::shard::pipeline::Pipeline;
 use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
 use crate::shard::snapshot;
 use crate::shard::space::Gauge;
 use crate::shard::status::CoreStatus;
-use crate::shard::table::TableFile;
 use crate::shard::wanted::SnapshotAnswer;
 use tables::PartAsked;
 
@@ -87,7 +87,7 @@ struct Inner<E: Env> {
     /// The part that was asked for.
     part_asked: Option<PartAsked>,
     /// Parts that others ask for.
-    lending: Vec<(TableAsk, Rc<TableFile<E>>)>,
+    lending: Vec<(TableAsk, Rc<Lending<E>>)>,
     /// The room on the disk.
     gauge: Gauge,
     /// Why the process has to end, as found between two turns.
@@ -230,6 +230,7 @@ impl<E: Env> Runner<E> {
             }
             MeshItem::SnapshotAsk(ask) => self.deliver_snapshot_ask(ask),
             MeshItem::SnapshotTold { number, answer } => self.deliver_snapshot_told(number, answer),
+            MeshItem::TableDamaged { shard, source } => self.table_damaged(shard, source),
         }
     }
 
@@ -428,8 +429,8 @@ impl<E: Env> Runner<E> {
         for load in out.loads {
             self.read_blocks(load);
         }
-        for (ask, file) in asks {
-            self.lend_part(ask, file);
+        for (ask, lending) in asks {
+            self.lend_part(ask, lending);
         }
         for (shard, offer) in out.offers {
             self.fetch_table(shard, offer);
@@ -764,7 +765,7 @@ impl<E: Env> Inner<E> {
             MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
             MeshItem::News(_) | MeshItem::Reserve { .. } => true,
             MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
-            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } => true,
+            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } | MeshItem::TableDamaged { .. } => true,
         };
         if always_fits || queue.len() < MESH_ITEMS_MAX {
             queue.push_back(item);

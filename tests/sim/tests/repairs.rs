@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use distribkv::ids::NodeId;
 use sim::cluster::Ending;
-use sim::disk::Crash;
+use sim::disk::{Crash, Fault, Kind};
 use sim::story::{Story, replica, with_small_tables};
 
 /// Three nodes that have made tables and have entries behind them; and what the key holds.
@@ -151,6 +151,126 @@ fn a_leader_whose_table_is_damaged_steps_aside_and_is_repaired() {
     flip(&story, leader, ".tab", 4096 + 100);
     holds(&story, leader, &wanted);
     ends_well(&story, &wanted);
+}
+
+/// Whether something comes about soon: long before a table is made anew for its age alone.
+fn soon(story: &Story, holds: impl Fn(&Story) -> bool) -> bool {
+    let until = story.world.time() + Duration::from_secs(10);
+    story.world.run_until(until, || holds(story));
+    holds(story)
+}
+
+fn is_whole(story: &Story, node: NodeId) -> bool {
+    replica(story, node).is_some_and(|of| of.is_whole && !of.is_spoiled && of.keys > 0)
+}
+
+/// Gives a node an empty disk, and has it come back under its id.
+fn wipe(story: &Story, node: NodeId) {
+    story.cluster.crash(node, Crash::Process);
+    story.cluster.replace_data_dir(node);
+    story.cluster.boot_to_recover(node);
+}
+
+/// Who lends a table finds out what is wrong with it: the follower gets another's, and so does he.
+#[test]
+fn a_wiped_node_gets_whole_though_its_leaders_table_is_rotten() {
+    let places: [fn(u64) -> u64; 6] = [
+        |_| 100,
+        |_| 4096 + 100,
+        |bytes| bytes - 4 * 4096 + 1,
+        |bytes| bytes - 3 * 4096,
+        |bytes| bytes - 2 * 4096,
+        |bytes| bytes - 2000,
+    ];
+    for (at, place) in places.into_iter().enumerate() {
+        let (story, wanted) = written();
+        let leader = story.leader().expect("it has one");
+        let (_, bytes) = files(&story, leader, ".tab").remove(0);
+        flip(&story, leader, ".tab", place(bytes.len() as u64));
+        let [wiped, _] = story.others(leader);
+        wipe(&story, wiped);
+        assert!(soon(&story, |story| is_whole(story, wiped)), "place {at}: the wiped node stays empty");
+        ends_well(&story, &wanted);
+        let counts = replica(&story, leader).map(|of| of.damaged_and_repaired);
+        assert_eq!(counts, Some((1, 1)), "place {at}: the leader has repaired itself");
+        counts_again(&story, wiped, &wanted);
+    }
+}
+
+/// A table that cannot be read is as good as damaged, unless it can when it is tried once more.
+#[test]
+fn a_lender_whose_disk_fails_to_read_hands_over() {
+    for fault in [Fault::Once { kind: Kind::Read, after: 0 }, Fault::Always { kind: Kind::Read }] {
+        let (story, wanted) = written();
+        let leader = story.leader().expect("it has one");
+        story.cluster.machine(leader).disk().fail(fault);
+        let [wiped, _] = story.others(leader);
+        wipe(&story, wiped);
+        assert!(soon(&story, |story| is_whole(story, wiped)), "{fault:?}: the wiped node stays empty");
+        story.cluster.machine(leader).disk().heal();
+        ends_well(&story, &wanted);
+        let counts = replica(&story, leader).map(|of| of.damaged_and_repaired);
+        let is_once = matches!(fault, Fault::Once { .. });
+        assert_eq!(counts, Some(if is_once { (0, 0) } else { (1, 1) }), "{fault:?}");
+    }
+}
+
+/// A value of many parts travels, though its follower begins again and again.
+#[test]
+fn a_block_longer_than_a_part_is_lent_part_by_part() {
+    let story = Story::prepared_with(3, None, |config| {
+        config.snapshot_bytes_max = 1 << 20;
+        config.snapshot_keep_entries = 0;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    let [away, _] = story.others(leader);
+    let piece: &'static str = Box::leak("0123456789".repeat(2000).into_boxed_str());
+    for _ in 0..45 {
+        assert!(matches!(story.append(leader, piece), Some(Ok(_))), "all are there");
+    }
+    let has_all = |story: &Story, node| replica(story, node).is_some_and(|of| of.snapshot_index.0 > 40);
+    story.wait(|story| has_all(story, leader));
+    wipe(&story, away);
+    for _ in 0..3 {
+        story.wait(|story| !files(story, away, ".part").is_empty());
+        story.pass(Duration::from_millis(3));
+        story.cluster.crash(away, Crash::Process);
+        story.cluster.boot(away);
+    }
+    let wanted = piece.repeat(45);
+    assert!(soon(&story, |story| is_whole(story, away)), "the wiped node stays empty");
+    ends_well(&story, &wanted);
+    assert_eq!(replica(&story, leader).map(|of| of.damaged_and_repaired), Some((0, 0)));
+}
+
+/// What a backup finds damaged is told to the core whose table it is.
+#[test]
+fn a_table_that_a_backup_cannot_read_is_repaired() {
+    let story = Story::prepared_with(3, None, |config| {
+        (config.cores, config.shards) = (2, 2);
+        config.scrub_bytes_per_s = 0;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "all are there");
+    let node = story.others(leader)[0];
+    let backup = |core| {
+        let backup = story.cluster.backup((node, core));
+        let group = story.world.start(NodeId(2000));
+        let ended = story.world.run(group, Duration::from_secs(60), backup);
+        story.world.crash(NodeId(2000));
+        ended.ok().flatten().expect("the node is up")
+    };
+    // Shard 0 lies on core 0.
+    assert!(backup(1).is_ok_and(|file| file.len() > 4096), "all is whole");
+    flip(&story, node, ".tab", 4096 + 100);
+    let failed = backup(1).expect_err("the table is damaged").to_string();
+    assert!(failed.contains("the table of shard 0"), "{failed}");
+    story.wait(|story| replica(story, node).is_some_and(|of| of.damaged_and_repaired == (1, 1)));
+    assert!(backup(1).is_ok(), "it has another's table now");
 }
 
 #[test]
