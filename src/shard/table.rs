@@ -30,8 +30,11 @@
 //! reads from the memtable (`benches/point_reads.rs`).
 //!
 //! Invariants:
-//! - A table that opens is the one that the manifest names: shard, salt, length, index, term and the checksum
-//!   of its footer are those recorded there, and the footer's checksums cover index, filter and sessions.
+//! - A table that opens is the one that the manifest names: shard, length, index, term and the checksum of
+//!   its footer are those recorded there, and the footer's checksums cover salt, index, filter and sessions.
+//! - The salt tells what is in a table from what is in any other, on every node; the generation names the
+//!   file, on this disk. They are the same where the table was made here, and not where it was fetched: the
+//!   same table may come back for one that is damaged, and never bears the name of that.
 //! - No block is used whose checksum was not checked after it was read.
 //! - The file is never written to. Who reads holds it open, so that it may be removed at any time.
 //!
@@ -62,6 +65,7 @@ pub struct TableFile<E: Env> {
     file: E::File,
     path: PathBuf,
     named: TableRef,
+    salt: u64,
 }
 
 /// A table that was opened and checked, but for its blocks.
@@ -201,12 +205,12 @@ pub(crate) async fn open_table_at<E: Env>(
 ) -> Result<OpenTable<E>, TableReadError> {
     let opened = env.open(&path, OpenMode::Read).await;
     let file = opened.map_err(|source| TableReadError::failed(&path, source))?;
-    let file = TableFile { file, path, named: *named };
+    let file = TableFile { file, path, named: *named, salt: 0 };
     let page = file.read(Footer::offset(named.bytes), PAGE_BYTES as u64).await?;
     let footer = Footer::decode(&page, named.bytes).map_err(|source| file.damaged(source))?;
+    let file = TableFile { salt: footer.header.salt, ..file };
     let meta = &footer.meta;
     let is_it = footer.header.shard == shard
-        && footer.header.salt == named.generation
         && (meta.applied, meta.applied_term) == (named.index, named.term)
         && footer_checksum(&page) == named.footer_checksum;
     if !is_it {
@@ -223,7 +227,7 @@ impl<E: Env> TableFile<E> {
     /// What tells this table from any other.
     #[must_use]
     pub fn salt(&self) -> u64 {
-        self.named.generation
+        self.salt
     }
 
     /// Where it is.

@@ -108,7 +108,8 @@ impl<E: Env> Runner<E> {
     pub(super) fn lend_part(&self, ask: TableAsk, lending: Rc<Lending<E>>) {
         let runner = self.clone();
         self.env.spawn(async move {
-            let TableRef { generation, index, term, bytes, footer_checksum } = lending.file().named();
+            let TableRef { index, term, bytes, footer_checksum, .. } = lending.file().named();
+            let generation = lending.file().salt();
             let offset = if generation == ask.generation { ask.offset.min(bytes) } else { 0 };
             let offset = offset - offset % PART_BLOCK_BYTES as u64;
             let data = match lending.part(&runner.env, offset, PART_BYTES_MAX).await {
@@ -149,12 +150,12 @@ impl<E: Env> Runner<E> {
         kv_config(&self.inner.borrow().config, shard)
     }
 
-    /// Whether a table of this generation is the shard's own already.
-    pub(crate) fn is_own_table(&self, shard: ShardId, generation: u64) -> bool {
+    /// Whether a table is the shard's own already.
+    pub(crate) fn is_own_table(&self, shard: ShardId, salt: u64) -> bool {
         let inner = self.inner.borrow();
         let replica = inner.replicas.get(&shard).filter(|replica| !replica.repair.is_spoiled());
         let table = replica.and_then(|replica| replica.table.as_ref());
-        table.is_some_and(|table| table.salt() == generation)
+        table.is_some_and(|table| table.salt() == salt)
     }
 
     /// Whether another node leads a shard now than this one that offered its table: the new leader offers its

@@ -5,10 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use distribkv::ids::NodeId;
+use distribkv::inspect::{Finding, Severity};
+use distribkv::kv::Query;
+use distribkv::route::call::{Consistency, Request};
 use sim::cluster::Ending;
-use sim::disk::{Crash, Fault, Kind};
-use sim::story::{Story, replica, with_small_tables};
+use sim::disk::{Crash, Fault, Kind, Stall};
+use sim::story::{LONG, Story, replica, with_small_tables};
 
 /// Three nodes that have made tables and have entries behind them; and what the key holds.
 fn written() -> (Story, String) {
@@ -243,6 +247,96 @@ fn a_block_longer_than_a_part_is_lent_part_by_part() {
     assert!(soon(&story, |story| is_whole(story, away)), "the wiped node stays empty");
     ends_well(&story, &wanted);
     assert_eq!(replica(&story, leader).map(|of| of.damaged_and_repaired), Some((0, 0)));
+}
+
+/// Three nodes, the first of which leads; and one whose table is the leader's, to the last entry that both
+/// have applied.
+fn with_travelled_table() -> (Story, NodeId, NodeId, String) {
+    let story = Story::prepared_with(3, None, |config| {
+        (config.snapshot_bytes_max, config.snapshot_keep_entries) = (2000, 0);
+        (config.scrub_bytes_per_s, config.block_cache_bytes) = (0, 1);
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    let leader = NodeId(1);
+    story.wait(|story| story.leader() == Some(leader));
+    let [other, _] = story.others(leader);
+    story.cluster.crash(other, Crash::Process);
+    for _ in 0..60 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "a majority is there");
+    }
+    let has_all = |story: &Story, node| {
+        replica(story, node)
+            .is_some_and(|of| of.snapshot_index.0 > 60 && of.snapshot_index == of.applied_index)
+    };
+    story.wait(|story| has_all(story, leader));
+    story.cluster.boot(other);
+    story.wait(|story| has_all(story, other));
+    story.pass(Duration::from_millis(100));
+    assert!(tables(&story, leader) == tables(&story, other), "one table, on two disks");
+    assert_eq!(story.leader(), Some(leader));
+    (story, leader, other, "0123456789".repeat(60))
+}
+
+/// What is in the tables of a node.
+fn tables(story: &Story, node: NodeId) -> Vec<Vec<u8>> {
+    files(story, node, ".tab").into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// A leader that gets its own table back while it cannot step aside yet has no use for it. What its manifest
+/// names stays there, damaged as it is.
+#[test]
+fn a_table_that_is_not_wanted_takes_nothing_along() {
+    let (story, leader, other, wanted) = with_travelled_table();
+    flip(&story, leader, ".tab", 4096 + 100);
+    let damaged = files(&story, leader, ".tab");
+    // Nobody can be elected for now, but who lends needs no more than to read.
+    let [_, third] = story.others(leader);
+    for node in [other, third] {
+        story.cluster.machine(node).disk().stall(Stall::Writes);
+    }
+    let query = Query::Get { key: Bytes::from_static(b"k") };
+    let request = Request::Query { query, consistency: Consistency::Linearizable };
+    let answer = story.call(leader, request, Duration::from_millis(100));
+    assert!(!matches!(answer, Some(Ok(_))), "its table is damaged: {answer:?}");
+    assert!(replica(&story, leader).is_some_and(|of| of.is_spoiled));
+    story.pass(Duration::from_millis(50));
+    assert!(files(&story, leader, ".tab") == damaged, "what the manifest names is there");
+    story.cluster.crash(leader, Crash::Process);
+    for node in [other, third] {
+        story.cluster.machine(node).disk().heal();
+    }
+    story.cluster.boot(leader);
+    ends_well(&story, &wanted);
+}
+
+/// The table that comes back may be the very one that was lost: it takes another name, and the place of the
+/// damaged one with the manifest.
+#[test]
+fn a_table_that_comes_back_is_not_put_over_the_one_that_is_damaged() {
+    let (story, leader, other, wanted) = with_travelled_table();
+    story.cluster.crash(other, Crash::Process);
+    let (path, bytes) = files(&story, other, ".tab").remove(0);
+    flip(&story, other, ".tab", bytes.len() as u64 - 4000);
+    let damaged = files(&story, other, ".tab").remove(0).1;
+    story.cluster.boot(other);
+    let disk = story.cluster.machine(other).disk().clone();
+    let is_replaced = || disk.contents(&path).is_some_and(|found| found != damaged);
+    let is_back = || !is_replaced() && tables(&story, other) == tables(&story, leader);
+    story.world.run_until(story.world.time() + LONG, || is_replaced() || is_back());
+    assert!(is_back(), "the damaged file stays until the manifest names the other one");
+    for crash in [Crash::Process, Crash::Power] {
+        story.cluster.crash(other, crash);
+        story.cluster.boot(other);
+        ends_well(&story, &wanted);
+    }
+    assert_eq!(
+        replica(&story, other).map(|of| of.damaged_and_repaired),
+        Some((0, 0)),
+        "it was whole at once"
+    );
+    let report = sim::inspect::check(&story.cluster, other).expect("there is a directory");
+    let is_damage = |finding: &&Finding| finding.severity > Severity::Note;
+    assert_eq!(report.findings.iter().find(is_damage).map(ToString::to_string), None);
 }
 
 /// What a backup finds damaged is told to the core whose table it is.
