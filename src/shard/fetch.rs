@@ -40,6 +40,7 @@ use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
 use crate::shard::config::Snapshots;
+use crate::shard::progress::{FetchProgress, Milestones, SharedProgress};
 use crate::shard::runner::Runner;
 use crate::shard::space::is_full;
 use crate::shard::table::{OpenTable, TableFile, TableReadError, open_table, open_table_at};
@@ -66,6 +67,8 @@ pub(crate) struct Fetch<E: Env> {
     pub(crate) index_min: Index,
     pub(crate) lane: Lane<E>,
     pub(crate) settings: Snapshots,
+    /// How far it is.
+    pub(crate) progress: SharedProgress,
 }
 
 /// Why no table was fetched.
@@ -152,6 +155,7 @@ struct Arriving<E: Env> {
     path: PathBuf,
     /// How much of it is written.
     bytes: u64,
+    milestones: Milestones,
 }
 
 /// A table that is whole, in a file that no manifest names. Its generation is its salt.
@@ -194,6 +198,7 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
         }
         let Some(table) = &mut arriving else { continue };
         take(env, fetch, table, part).await?;
+        table.tell(env, fetch);
         offset = table.bytes;
         if table.bytes == table.named.bytes {
             break;
@@ -264,7 +269,23 @@ async fn begin<E: Env>(
     };
     let (shard, index, bytes) = (fetch.shard, named.index, named.bytes);
     tracing::info!(%shard, %index, bytes, from, "a table is fetched");
-    Ok(Arriving { named, file, path, bytes: from })
+    let progress = FetchProgress { bytes_done: from, bytes_total: bytes };
+    fetch.progress.set(Some(progress));
+    let milestones = Milestones::new(progress, env.now());
+    Ok(Arriving { named, file, path, bytes: from, milestones })
+}
+
+impl<E: Env> Arriving<E> {
+    /// Says how far it is.
+    fn tell(&mut self, env: &E, fetch: &Fetch<E>) {
+        let progress = FetchProgress { bytes_done: self.bytes, bytes_total: self.named.bytes };
+        fetch.progress.set(Some(progress));
+        if self.milestones.is_due(progress, env.now()) {
+            let (shard, from) = (fetch.shard, fetch.offer.from);
+            let FetchProgress { bytes_done, bytes_total } = progress;
+            tracing::info!(%shard, %from, bytes_done, bytes_total, "a table is on its way");
+        }
+    }
 }
 
 /// Writes a part where it belongs. One that does not follow what is there is left: it came twice.

@@ -37,7 +37,7 @@ use crate::shard::snapshot;
 use crate::shard::space::Gauge;
 use crate::shard::status::CoreStatus;
 use crate::shard::wanted::SnapshotAnswer;
-use tables::PartAsked;
+use tables::{Fetching, PartAsked};
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
@@ -81,8 +81,8 @@ struct Inner<E: Env> {
     swept_at: Instant,
     /// When it was looked at whether a table is due.
     looked_at: Instant,
-    /// The shard that a table is fetched for: one at a time.
-    fetching: Option<ShardId>,
+    /// The table that is fetched: one at a time.
+    fetching: Option<Fetching>,
     fetch_rests_until: Instant,
     /// The part that was asked for.
     part_asked: Option<PartAsked>,
@@ -436,7 +436,7 @@ impl<E: Env> Runner<E> {
             self.fetch_table(shard, offer);
         }
         if let Some(repair) = repair {
-            self.fetch_repair(repair);
+            self.start_fetch(repair);
         }
         if let Some(job) = job {
             self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));

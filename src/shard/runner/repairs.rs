@@ -6,7 +6,6 @@ use crate::ids::{Index, ShardId};
 use crate::raft;
 use crate::route::parcel::{DigestsTold, Parcel, Rebuild, TableAsk, TableName, TablePart};
 use crate::shard::event::MeshItem;
-use crate::shard::fetch::{self, Fetch};
 use crate::shard::repair::Spoil;
 use crate::shard::replica::{Output, Turn};
 use crate::shard::table::TableReadError;
@@ -71,18 +70,6 @@ impl<E: Env> Runner<E> {
         if let Some(replica) = self.inner.borrow_mut().replicas.get_mut(&shard) {
             replica.state.rot();
         }
-    }
-
-    /// Fetches the table that a spoiled state waits for.
-    pub(super) fn fetch_repair(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
-        let mut inner = self.inner.borrow_mut();
-        let settings = inner.config.snapshots;
-        let Some(replica) = inner.replicas.get(&shard) else { return };
-        let lane = replica.lane.clone();
-        inner.fetching = Some(shard);
-        drop(inner);
-        let fetch = Fetch { shard, offer, index_min, lane, settings };
-        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
     }
 }
 

@@ -22,6 +22,7 @@ use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
 use crate::shard::lend::Lending;
 use crate::shard::load;
+use crate::shard::progress::{FetchProgress, SharedProgress};
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
 use crate::shard::snapshot::Job;
 use crate::shard::space::{Level, SEGMENTS_MIN};
@@ -38,6 +39,19 @@ pub(super) struct PartAsked {
     pub(super) from: NodeId,
     pub(super) at: Instant,
     pub(super) sender: AnswerSender<TablePart>,
+}
+
+/// A table that is being fetched.
+pub(super) struct Fetching {
+    shard: ShardId,
+    progress: SharedProgress,
+}
+
+impl Fetching {
+    /// How far the table of a shard is, where it is that shard's.
+    pub(super) fn progress_of(&self, shard: ShardId) -> Option<FetchProgress> {
+        self.progress.get().filter(|_| self.shard == shard)
+    }
 }
 
 impl<E: Env> Runner<E> {
@@ -67,16 +81,25 @@ impl<E: Env> Runner<E> {
     pub(super) fn fetch_table(&self, shard: ShardId, offer: raft::SnapshotOffer) {
         let mut inner = self.inner.borrow_mut();
         let is_busy = inner.fetching.is_some() || self.env.now() < inner.fetch_rests_until;
-        let settings = inner.config.snapshots;
         let Some(replica) = inner.replicas.get_mut(&shard) else { return };
         if is_busy {
             // The leader offers it again. What is being fetched is none of this offer's business.
             return replica.raft.install_failed();
         }
-        let lane = replica.lane.clone();
-        inner.fetching = Some(shard);
         drop(inner);
-        let fetch = Fetch { shard, offer, index_min: offer.index, lane, settings };
+        self.start_fetch((shard, offer, offer.index));
+    }
+
+    /// Fetches a table that ends with this entry or a later one, where none is being fetched by this core:
+    /// who waits for one asks again.
+    pub(super) fn start_fetch(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
+        let mut inner = self.inner.borrow_mut();
+        let (settings, progress) = (inner.config.snapshots, SharedProgress::default());
+        let Some(replica) = inner.replicas.get(&shard).filter(|_| inner.fetching.is_none()) else { return };
+        let lane = replica.lane.clone();
+        inner.fetching = Some(Fetching { shard, progress: Rc::clone(&progress) });
+        drop(inner);
+        let fetch = Fetch { shard, offer, index_min, lane, settings, progress };
         self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
     }
 
@@ -168,7 +191,7 @@ impl<E: Env> Runner<E> {
 
     /// Whether a table is being fetched for a shard.
     pub(crate) fn is_fetching(&self, shard: ShardId) -> bool {
-        self.inner.borrow().fetching == Some(shard)
+        self.inner.borrow().fetching.as_ref().is_some_and(|fetching| fetching.shard == shard)
     }
 
     pub(crate) fn install_fetched(&self, shard: ShardId, file: TableFile<E>, state: kv::State) -> Retired {

@@ -219,7 +219,8 @@ fn a_lender_whose_disk_fails_to_read_hands_over() {
     }
 }
 
-/// A value of many parts travels, though its follower begins again and again.
+/// A value of many parts travels, though its follower begins again and again. It says how far it is, and goes
+/// on from there.
 #[test]
 fn a_block_longer_than_a_part_is_lent_part_by_part() {
     let story = Story::prepared_with(3, None, |config| {
@@ -237,15 +238,27 @@ fn a_block_longer_than_a_part_is_lent_part_by_part() {
     let has_all = |story: &Story, node| replica(story, node).is_some_and(|of| of.snapshot_index.0 > 40);
     story.wait(|story| has_all(story, leader));
     wipe(&story, away);
-    for _ in 0..3 {
-        story.wait(|story| !files(story, away, ".part").is_empty());
-        story.pass(Duration::from_millis(3));
+    let mut last = 0;
+    for part in 0..3 {
+        let progress = |story: &Story| replica(story, away).and_then(|of| of.fetch);
+        let done = |story: &Story| progress(story).map_or(0, |fetch| fetch.bytes_done);
+        story.wait(|story| done(story) > last);
+        let fetch = progress(&story).expect("it was just looked at");
+        assert!(fetch.bytes_total > 800_000 && fetch.bytes_done < fetch.bytes_total, "{part}: {fetch:?}");
+        last = fetch.bytes_done;
         story.cluster.crash(away, Crash::Process);
         story.cluster.boot(away);
     }
     let wanted = piece.repeat(45);
     assert!(soon(&story, |story| is_whole(story, away)), "the wiped node stays empty");
     ends_well(&story, &wanted);
+    for node in story.cluster.nodes() {
+        assert_eq!(
+            replica(&story, node).and_then(|of| of.fetch),
+            None,
+            "nothing is on its way to node {node}"
+        );
+    }
     assert_eq!(replica(&story, leader).map(|of| of.damaged_and_repaired), Some((0, 0)));
 }
 
