@@ -345,6 +345,7 @@ fn cluster_and_maintenance() {
             (status.replicas[0].role(), status.replicas[0].last_index),
             (v1::replica_status::Role::Leader, 12)
         );
+        assert_eq!((status.replicas[0].fetch_bytes_done, status.replicas[0].fetch_bytes_total), (3, 4));
         assert_eq!((status.lanes[0].last_write_us, status.lanes[0].disk_full), (130, true));
         let table = cluster.shards(v1::ShardsRequest {}).await.expect("it is served").into_inner();
         assert_eq!(

@@ -175,6 +175,10 @@ pub struct ReplicaStatus {
     pub state_digest: u64,
     /// The lane that its log is in.
     pub lane: LaneId,
+    /// How much is here of a table that is fetched from a peer; 0 also where none is.
+    pub fetch_bytes_done: u64,
+    /// The size of that table; 0: none is fetched.
+    pub fetch_bytes_total: u64,
 }
 
 /// One lane's log.

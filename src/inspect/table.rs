@@ -137,7 +137,6 @@ impl Check<'_> {
         let meta = &footer.meta;
         let facts = [
             ("shard", footer.header.shard == self.shard),
-            ("generation", footer.header.salt == named.generation),
             ("index", (meta.applied, meta.applied_term) == (named.index, named.term)),
             ("footer checksum", checksum == Some(named.footer_checksum)),
         ];

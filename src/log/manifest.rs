@@ -18,6 +18,8 @@
 //!   does.
 //!
 //! - A table stands for all entries of its shard up to `index`, of term `term`; `generation` names its file.
+//!   It is drawn for this disk: the salt within the file, by which nodes tell tables apart, is another where
+//!   the table was fetched. What the checksum of the footer covers is what makes it this table.
 //!   `doubted` is 1 where the replicas of a majority held another state than the one that it belongs to, else
 //!   0: it is whole, and nobody is answered from it. The next one in its place ends that.
 //!
@@ -58,7 +60,7 @@ const TABLE_NAME_END: &str = ".tab";
 /// The table of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableRef {
-    /// Names its file among all that the shard ever had.
+    /// Names its file among all that the shard ever had on this disk.
     pub generation: u64,
     /// The last entry that it stands for.
     pub index: Index,
@@ -182,7 +184,7 @@ impl Manifest {
         self.start = end;
     }
 
-    /// Enters a table; the one that it replaces, unless that is the very same, had again from a peer.
+    /// Enters a table; the one that it replaces, whose file may go, unless it is the same file.
     pub fn switch_table(&mut self, shard: ShardId, table: TableRef) -> Option<TableRef> {
         let before = self.tables.insert(shard, table);
         self.doubted.remove(&shard);

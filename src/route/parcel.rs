@@ -90,8 +90,8 @@ pub struct TableAsk {
     pub core: CoreId,
     /// Counted by that core: the answer bears it.
     pub number: u64,
-    /// Which of the shard's tables; where the asked has another, it answers with that one, from its
-    /// beginning.
+    /// Which of the shard's tables, by its salt; where the asked has another, it answers with that one, from
+    /// its beginning.
     pub generation: u64,
     /// A table that ends before this entry is of no use.
     pub index_min: Index,
@@ -119,7 +119,7 @@ pub struct TablePart {
 /// What tells a table from every other, and what its bytes come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableName {
-    /// Names its file among all that the shard ever had.
+    /// Its salt: what is in it is in no table of another. 0: there is none.
     pub generation: u64,
     /// The last entry that it stands for.
     pub index: Index,

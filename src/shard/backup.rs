@@ -16,12 +16,14 @@
 //! - A shard is at one revision, that of its table; the shards are at revisions of their own.
 //! - Nothing of a table is handed out whose checksums were not checked.
 //! - The table that is read stays open, whatever becomes of its name.
+//! - A table that is found damaged, or twice not to be read, ends the backup and is repaired as any other.
 //!
 //! It lives on the core whose edge serves it, and reads the files of the other cores' lanes: tables are never
 //! written to. It deliberately does not know who takes what it hands out.
 
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,15 +31,15 @@ use bytes::Bytes;
 use crate::env::{Env, Instant};
 use crate::ids::{ClusterId, Revision, ShardId};
 use crate::kv::backup::{BackupHeader, BackupPart, BackupWriter};
-use crate::kv::table::{Block, BlockHandle, PAGE_BYTES};
 use crate::kv::{Query, ReadTxn};
 use crate::route::call::{Consistency, Failure, Request};
+use crate::shard::lend::Lending;
 use crate::shard::runner::Runner;
 use crate::shard::table::{OpenTable, TableReadError, open_table_at};
 use crate::shard::wanted::{SnapshotAnswer, TablePlace, Wanted};
 
-/// What is read of a table at a time, unless one block is larger.
-const PIECE_BYTES: u64 = 256 << 10;
+/// What is read of a table at a time.
+const PIECE_BYTES: usize = 256 << 10;
 /// How long a read of a shard's revision may take.
 const READ_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a table is waited for before a sign of life is given.
@@ -138,8 +140,7 @@ struct Wait {
 /// A table that is being read.
 struct Reading<E: Env> {
     shard: ShardId,
-    table: OpenTable<E>,
-    next_block: usize,
+    lending: Lending<E>,
     /// How much of the file was handed out.
     offset: u64,
 }
@@ -182,8 +183,10 @@ impl<E: Env> Backup<E> {
             Stage::Table(mut writer, mut reading) => {
                 let shard = reading.shard;
                 self.env.sleep(PIECE_REST).await;
-                let piece = reading.piece().await;
-                let piece = piece.map_err(|source| TableFailure::Unreadable { shard, source })?;
+                let piece = match reading.piece(&self.env).await {
+                    Ok(piece) => piece,
+                    Err(source) => return Err(self.unreadable(shard, source)),
+                };
                 let Some(checksum) = writer.pass_table(&piece) else {
                     self.stage = Stage::Table(writer, reading);
                     return Ok(Some(piece));
@@ -204,17 +207,18 @@ impl<E: Env> Backup<E> {
                 match open_table_at(&self.env, path, shard, &named).await {
                     Ok(table) => {
                         let bytes = writer.begin_part(&part_of(shard, &table));
-                        let reading = Reading { shard, table, next_block: 0, offset: 0 };
+                        let lending = Lending::new(Rc::new(table.file), Rc::new(table.index));
+                        let reading = Reading { shard, lending, offset: 0 };
                         self.stage = Stage::Table(writer, Box::new(reading));
                         return Ok(bytes.into());
                     }
                     // A newer one took its place between being named and being opened.
-                    Err(TableReadError::Io { source, .. })
-                        if source.kind() == io::ErrorKind::NotFound && wait.replaced < REPLACED_MAX =>
-                    {
-                        wait.replaced += 1;
+                    Err(source) if is_missing(&source) && wait.replaced < REPLACED_MAX => wait.replaced += 1,
+                    // It may be this process that has no files left to open: the table need not be damaged.
+                    Err(source @ TableReadError::Io { .. }) if !is_missing(&source) => {
+                        return Err(TableFailure::Unreadable { shard, source });
                     }
-                    Err(source) => return Err(TableFailure::Unreadable { shard, source }),
+                    Err(source) => return Err(self.unreadable(shard, source)),
                 }
             }
             Some(SnapshotAnswer::Making) => wait.behind = 0,
@@ -228,6 +232,12 @@ impl<E: Env> Backup<E> {
         Ok(Bytes::new())
     }
 
+    /// This node's table of a shard is damaged: the backup ends, and the replica is told, whose affair it is.
+    fn unreadable(&self, shard: ShardId, source: TableReadError) -> TableFailure {
+        self.runner.report_table_damaged(shard, source.clone());
+        TableFailure::Unreadable { shard, source }
+    }
+
     /// The revision of the shard, wherever it is led, now or later.
     async fn revision_of(&self, shard: ShardId) -> Result<Revision, TableFailure> {
         let query = Query::Txn(ReadTxn::default());
@@ -237,6 +247,10 @@ impl<E: Env> Backup<E> {
         let answered = answered.map_err(|failure| TableFailure::Read { shard, failure })?;
         Ok(answered.revision)
     }
+}
+
+fn is_missing(error: &TableReadError) -> bool {
+    matches!(error, TableReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 fn part_of<E: Env>(shard: ShardId, table: &OpenTable<E>) -> BackupPart {
@@ -253,44 +267,11 @@ fn part_of<E: Env>(shard: ShardId, table: &OpenTable<E>) -> BackupPart {
 }
 
 impl<E: Env> Reading<E> {
-    /// The next part of the file: whole blocks that were checked, or of what follows them, which was checked
-    /// when the table was opened.
-    async fn piece(&mut self) -> Result<Bytes, TableReadError> {
-        let file = &self.table.file;
-        if self.offset == 0 {
-            self.offset = PAGE_BYTES as u64;
-            return file.part(0, PAGE_BYTES).await;
-        }
-        let (from, handles) = (self.offset, self.handles());
-        let end = match handles.last() {
-            Some(last) => last.offset + u64::from(last.length),
-            None => (from + PIECE_BYTES).min(file.named().bytes),
-        };
-        let length = usize::try_from(end - from).expect("a piece, or one block");
-        let piece = file.part(from, length).await?;
-        for handle in handles {
-            let at = usize::try_from(handle.offset - from).expect("it is in the piece");
-            let bytes = piece.slice(at..at + handle.length as usize);
-            Block::decode(handle, bytes).map_err(|source| file.damaged(source))?;
-            self.next_block += 1;
-        }
-        self.offset = end;
+    /// The next part of the file.
+    async fn piece(&mut self, env: &E) -> Result<Bytes, TableReadError> {
+        let piece = self.lending.part(env, self.offset, PIECE_BYTES).await?;
+        let piece = piece.expect("nobody else reads for this backup");
+        self.offset += piece.len() as u64;
         Ok(piece)
-    }
-
-    /// The blocks of the next piece.
-    fn handles(&self) -> Vec<BlockHandle> {
-        let index = &self.table.index;
-        let mut handles: Vec<BlockHandle> = Vec::new();
-        let mut bytes = 0;
-        for block in self.next_block..index.blocks() {
-            let handle = index.handle(block);
-            bytes += u64::from(handle.length);
-            if !handles.is_empty() && bytes > PIECE_BYTES {
-                break;
-            }
-            handles.push(handle);
-        }
-        handles
     }
 }

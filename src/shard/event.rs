@@ -92,4 +92,11 @@ pub enum MeshItem {
         /// The answer.
         answer: SnapshotAnswer,
     },
+    /// A table of the other core was found to be damaged by one that read it for a backup.
+    TableDamaged {
+        /// The shard.
+        shard: ShardId,
+        /// What was found.
+        source: TableReadError,
+    },
 }

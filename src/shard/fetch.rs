@@ -2,7 +2,7 @@
 //! one before is written.
 //!
 //! ```text
-//!   offer ─► ask (generation, offset) ──────────► leader reads a part of its table
+//!   offer ─► ask (generation, offset) ──────────► leader reads and checks a part of its table
 //!        ◄── part: which table, where, bytes ────┘
 //!        ─► written to table-….part ─► the next … ─► all of it checked, block by block
 //!        ─► named as a table, durable ─► manifest ─► installed, raft goes on behind it
@@ -13,12 +13,15 @@
 //! file ends, for as long as the leader has it.
 //!
 //! Why a crash is safe at any point: a part file is named by no manifest. It becomes a table after every
-//! block of it was checked, and counts when the manifest names it. A log that does not lead up to the table
-//! is begun anew by raft then, also at a start after a crash in between.
+//! block of it was checked and its place was reserved, under a name of this node's that is as new as that of
+//! a table made here: what comes back for a damaged table may be the very same one, and lies beside it until
+//! the manifest names it. It counts from then on, and the damaged one is removed. A log that does not lead up
+//! to the table is begun anew by raft then, also at a start after a crash in between.
 //!
 //! Invariants:
 //! - No byte of a table counts before all checksums of all of it were checked.
 //! - A table becomes the node's own only where raft wants it.
+//! - No file that the manifest names is written over, renamed over or removed here.
 //! - What is fetched leaves the log the two segments that it may need, and leaves nothing behind where it
 //!   finds no room.
 //!
@@ -32,13 +35,15 @@ use std::{fmt, io};
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::{Index, NodeId, ShardId};
 use crate::kv;
+use crate::kv::table::PAGE_BYTES;
 use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
 use crate::shard::config::Snapshots;
+use crate::shard::progress::{FetchProgress, Milestones, SharedProgress};
 use crate::shard::runner::Runner;
 use crate::shard::space::is_full;
-use crate::shard::table::{OpenTable, TableReadError, open_table, open_table_at};
+use crate::shard::table::{OpenTable, TableFile, TableReadError, open_table, open_table_at};
 
 /// How often in a row a part may stay away before the try is over.
 const SILENT_MAX: u32 = 3;
@@ -62,6 +67,8 @@ pub(crate) struct Fetch<E: Env> {
     pub(crate) index_min: Index,
     pub(crate) lane: Lane<E>,
     pub(crate) settings: Snapshots,
+    /// How far it is.
+    pub(crate) progress: SharedProgress,
 }
 
 /// Why no table was fetched.
@@ -121,7 +128,7 @@ impl Failure {
 pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, fetch: Fetch<E>) {
     let (shard, from, began) = (fetch.shard, fetch.offer.from, env.now());
     let outcome = match receive(&env, &runner, &fetch).await {
-        Ok(named) => adopt(&env, &runner, &fetch, named).await.map(|()| named),
+        Ok(arrived) => adopt(&env, &runner, &fetch, arrived).await,
         Err(failure) => Err(failure),
     };
     match outcome {
@@ -148,9 +155,16 @@ struct Arriving<E: Env> {
     path: PathBuf,
     /// How much of it is written.
     bytes: u64,
+    milestones: Milestones,
 }
 
-async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Result<TableRef, Failure> {
+/// A table that is whole, in a file that no manifest names. Its generation is its salt.
+struct Arrived {
+    named: TableRef,
+    part: PathBuf,
+}
+
+async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Result<Arrived, Failure> {
     let mut arriving: Option<Arriving<E>> = None;
     let (mut generation, mut offset) = found_part(env, fetch).await?;
     let (mut silent, mut unready) = (0, 0);
@@ -166,7 +180,8 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
         silent = 0;
         if part.named.generation == 0 || part.named.index < fetch.index_min {
             unready += 1;
-            if unready >= UNREADY_MAX {
+            // One whose table is damaged leads no more, and has none until it is repaired.
+            if unready >= UNREADY_MAX || runner.is_deposed(fetch.shard, fetch.offer.from) {
                 return Err(Failure::Unready(fetch.offer.from));
             }
             env.sleep(UNREADY_WAIT).await;
@@ -183,6 +198,7 @@ async fn receive<E: Env>(env: &E, runner: &Runner<E>, fetch: &Fetch<E>) -> Resul
         }
         let Some(table) = &mut arriving else { continue };
         take(env, fetch, table, part).await?;
+        table.tell(env, fetch);
         offset = table.bytes;
         if table.bytes == table.named.bytes {
             break;
@@ -253,7 +269,23 @@ async fn begin<E: Env>(
     };
     let (shard, index, bytes) = (fetch.shard, named.index, named.bytes);
     tracing::info!(%shard, %index, bytes, from, "a table is fetched");
-    Ok(Arriving { named, file, path, bytes: from })
+    let progress = FetchProgress { bytes_done: from, bytes_total: bytes };
+    fetch.progress.set(Some(progress));
+    let milestones = Milestones::new(progress, env.now());
+    Ok(Arriving { named, file, path, bytes: from, milestones })
+}
+
+impl<E: Env> Arriving<E> {
+    /// Says how far it is.
+    fn tell(&mut self, env: &E, fetch: &Fetch<E>) {
+        let progress = FetchProgress { bytes_done: self.bytes, bytes_total: self.named.bytes };
+        fetch.progress.set(Some(progress));
+        if self.milestones.is_due(progress, env.now()) {
+            let (shard, from) = (fetch.shard, fetch.offer.from);
+            let FetchProgress { bytes_done, bytes_total } = progress;
+            tracing::info!(%shard, %from, bytes_done, bytes_total, "a table is on its way");
+        }
+    }
 }
 
 /// Writes a part where it belongs. One that does not follow what is there is left: it came twice.
@@ -280,21 +312,17 @@ async fn take<E: Env>(
     Ok(())
 }
 
-/// Checks all of a table that has arrived, and gives it its name.
-async fn finish<E: Env>(env: &E, fetch: &Fetch<E>, table: Arriving<E>) -> Result<TableRef, Failure> {
+/// Checks all of a table that has arrived. It keeps the name of a part until it is wanted.
+async fn finish<E: Env>(env: &E, fetch: &Fetch<E>, table: Arriving<E>) -> Result<Arrived, Failure> {
     let Arriving { named, file, path, .. } = table;
     let failed = |source| Failure::Disk { path: path.clone(), source };
     file.sync().await.map_err(failed)?;
     file.close().await.map_err(failed)?;
     if let Err(source) = check(env, fetch, &path, &named).await {
         // It is begun anew by the next try.
-        env.remove(&path).await.map_err(failed)?;
-        return Err(Failure::Damaged(source));
+        return Err(discarded(env, path, Failure::Damaged(source)).await);
     }
-    let own = fetch.lane.dir().join(table_name(fetch.shard, named.generation));
-    env.rename(&path, &own).await.map_err(failed)?;
-    env.sync_dir(fetch.lane.dir()).await.map_err(failed)?;
-    Ok(named)
+    Ok(Arrived { named, part: path })
 }
 
 async fn check<E: Env>(
@@ -304,6 +332,11 @@ async fn check<E: Env>(
     named: &TableRef,
 ) -> Result<(), TableReadError> {
     let table = open_table_at(env, path.to_path_buf(), fetch.shard, named).await?;
+    // The next try asks for the rest of this one by the salt in its name.
+    if table.file.salt() != named.generation {
+        return Err(table.file.another());
+    }
+    table.file.check_header(&table.index, &table.file.part(0, PAGE_BYTES).await?)?;
     for at in 0..table.index.blocks() {
         table.file.block(table.index.handle(at)).await?;
         if at % 16 == 15 {
@@ -313,14 +346,14 @@ async fn check<E: Env>(
     Ok(())
 }
 
-/// Makes a table that has arrived the node's own.
+/// Makes a table that has arrived the node's own, under a name that no file of the shard ever had here.
 async fn adopt<E: Env>(
     env: &E,
     runner: &Runner<E>,
     fetch: &Fetch<E>,
-    named: TableRef,
-) -> Result<(), Failure> {
-    let path = fetch.lane.dir().join(table_name(fetch.shard, named.generation));
+    arrived: Arrived,
+) -> Result<TableRef, Failure> {
+    let Arrived { named, part } = arrived;
     let is_reserved = loop {
         match runner.reserve_install(fetch.shard, &named) {
             Some(is_reserved) => break is_reserved,
@@ -328,16 +361,18 @@ async fn adopt<E: Env>(
         }
     };
     if !is_reserved {
-        return Err(discarded(env, path, Failure::Unwanted).await);
+        return Err(discarded(env, part, Failure::Unwanted).await);
     }
-    let opened = open_table(env, fetch.lane.dir(), fetch.shard, &named).await;
-    let OpenTable { file, index, sessions } = match opened {
-        Ok(opened) => opened,
-        Err(source) => return Err(discarded(env, path, Failure::Damaged(source)).await),
+    let named = TableRef { generation: env.random().max(1), ..named };
+    let path = fetch.lane.dir().join(table_name(fetch.shard, named.generation));
+    let failed = |source| Failure::Disk { path: path.clone(), source };
+    env.rename(&part, &path).await.map_err(failed)?;
+    let opened = match env.sync_dir(fetch.lane.dir()).await {
+        Ok(()) => open(env, runner, fetch, &named).await,
+        Err(source) => Err(failed(source)),
     };
-    let state = kv::State::from_table(runner.kv_config(fetch.shard), index, &sessions);
-    let state = match state.map_err(|source| Failure::Damaged(file.damaged(source))) {
-        Ok(state) => state,
+    let (file, state) = match opened {
+        Ok(opened) => opened,
         Err(failure) => return Err(discarded(env, path, failure).await),
     };
     fetch.lane.switch_table(fetch.shard, named).await.ok_or(Failure::Ended)?;
@@ -345,10 +380,23 @@ async fn adopt<E: Env>(
     while retired.drop_some(crate::shard::snapshot::RETIRED_KEYS) {
         env.sleep(fetch.settings.rest).await;
     }
-    Ok(())
+    Ok(named)
 }
 
-/// Removes a table that no manifest names, and says why.
+async fn open<E: Env>(
+    env: &E,
+    runner: &Runner<E>,
+    fetch: &Fetch<E>,
+    named: &TableRef,
+) -> Result<(TableFile<E>, kv::State), Failure> {
+    let opened = open_table(env, fetch.lane.dir(), fetch.shard, named).await;
+    let OpenTable { file, index, sessions } = opened.map_err(Failure::Damaged)?;
+    let state = kv::State::from_table(runner.kv_config(fetch.shard), index, &sessions);
+    let state = state.map_err(|source| Failure::Damaged(file.damaged(source)))?;
+    Ok((file, state))
+}
+
+/// Removes a file that no manifest names, and says why.
 async fn discarded<E: Env>(env: &E, path: PathBuf, why: Failure) -> Failure {
     match env.remove(&path).await {
         Ok(()) => why,

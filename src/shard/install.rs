@@ -20,6 +20,7 @@ use crate::raft::Installed;
 use crate::route::call::FailureKind;
 use crate::route::parcel::TableAsk;
 use crate::shard::digests::Digests;
+use crate::shard::lend::Lending;
 use crate::shard::replica::{Replica, Turn};
 use crate::shard::snapshot::Changes;
 use crate::shard::table::TableFile;
@@ -29,14 +30,14 @@ const LENT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// A table that is lent to a follower.
 pub(crate) struct Lent<E: Env> {
-    file: Rc<TableFile<E>>,
+    lending: Rc<Lending<E>>,
     asked_at: Instant,
 }
 
 impl<E: Env> Replica<E> {
     /// The table to answer a question from: the one that is asked for, where it is still there, else the
     /// newest.
-    pub(crate) fn lend(&mut self, ask: &TableAsk, now: Instant) -> Option<Rc<TableFile<E>>> {
+    pub(crate) fn lend(&mut self, ask: &TableAsk, now: Instant) -> Option<Rc<Lending<E>>> {
         if self.repair.is_spoiled() {
             return None;
         }
@@ -48,12 +49,21 @@ impl<E: Env> Replica<E> {
             }
             return None;
         }
-        let is_asked =
-            |lent: &Lent<E>| lent.file.salt() == ask.generation && lent.file.named().index >= ask.index_min;
-        let lent = self.lent.take().filter(is_asked);
-        let file = lent.map(|lent| lent.file).or_else(|| self.table.clone())?;
-        self.lent = Some(Lent { file: Rc::clone(&file), asked_at: now });
-        Some(file)
+        let (file, index) = (self.table.clone()?, Rc::clone(self.state.table()?));
+        let is_it = |lending: &Lending<E>| {
+            let salt = lending.file().salt();
+            let is_asked = salt == ask.generation && lending.file().named().index >= ask.index_min;
+            is_asked || salt == file.salt()
+        };
+        let lent = self.lent.take().map(|lent| lent.lending).filter(|lending| is_it(lending));
+        let lending = lent.unwrap_or_else(|| Rc::new(Lending::new(file, index)));
+        self.lent = Some(Lent { lending: Rc::clone(&lending), asked_at: now });
+        Some(lending)
+    }
+
+    /// A table that is lent is damaged: it is lent no more.
+    pub(crate) fn take_back(&mut self, lending: &Rc<Lending<E>>) {
+        self.lent = self.lent.take().filter(|lent| !Rc::ptr_eq(&lent.lending, lending));
     }
 
     /// Lets go of a lent table that nobody asks for any more.

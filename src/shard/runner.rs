@@ -30,14 +30,14 @@ use crate::shard::config::{Config, PlantedBug};
 use crate::shard::directory::{Directory, Known, News};
 use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
+use crate::shard::lend::Lending;
 use crate::shard::pipeline::Pipeline;
 use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
 use crate::shard::snapshot;
 use crate::shard::space::Gauge;
 use crate::shard::status::CoreStatus;
-use crate::shard::table::TableFile;
 use crate::shard::wanted::SnapshotAnswer;
-use tables::PartAsked;
+use tables::{Fetching, PartAsked};
 
 /// Items that wait for one other core. What finds no room is dropped or refused, as on a link.
 const MESH_ITEMS_MAX: usize = 64 << 10;
@@ -81,13 +81,13 @@ struct Inner<E: Env> {
     swept_at: Instant,
     /// When it was looked at whether a table is due.
     looked_at: Instant,
-    /// The shard that a table is fetched for: one at a time.
-    fetching: Option<ShardId>,
+    /// The table that is fetched: one at a time.
+    fetching: Option<Fetching>,
     fetch_rests_until: Instant,
     /// The part that was asked for.
     part_asked: Option<PartAsked>,
     /// Parts that others ask for.
-    lending: Vec<(TableAsk, Rc<TableFile<E>>)>,
+    lending: Vec<(TableAsk, Rc<Lending<E>>)>,
     /// The room on the disk.
     gauge: Gauge,
     /// Why the process has to end, as found between two turns.
@@ -230,6 +230,7 @@ impl<E: Env> Runner<E> {
             }
             MeshItem::SnapshotAsk(ask) => self.deliver_snapshot_ask(ask),
             MeshItem::SnapshotTold { number, answer } => self.deliver_snapshot_told(number, answer),
+            MeshItem::TableDamaged { shard, source } => self.table_damaged(shard, source),
         }
     }
 
@@ -428,14 +429,14 @@ impl<E: Env> Runner<E> {
         for load in out.loads {
             self.read_blocks(load);
         }
-        for (ask, file) in asks {
-            self.lend_part(ask, file);
+        for (ask, lending) in asks {
+            self.lend_part(ask, lending);
         }
         for (shard, offer) in out.offers {
             self.fetch_table(shard, offer);
         }
         if let Some(repair) = repair {
-            self.fetch_repair(repair);
+            self.start_fetch(repair);
         }
         if let Some(job) = job {
             self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
@@ -764,7 +765,7 @@ impl<E: Env> Inner<E> {
             MeshItem::Parcel(parcel) => matches!(parcel, Parcel::Reply(_)),
             MeshItem::News(_) | MeshItem::Reserve { .. } => true,
             MeshItem::StatusAsk { .. } | MeshItem::StatusTold { .. } => true,
-            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } => true,
+            MeshItem::SnapshotAsk(_) | MeshItem::SnapshotTold { .. } | MeshItem::TableDamaged { .. } => true,
         };
         if always_fits || queue.len() < MESH_ITEMS_MAX {
             queue.push_back(item);

@@ -2,7 +2,7 @@
 //! and the segments of its log that nobody writes to any more.
 //!
 //! ```text
-//!   round: each shard's table (header, footer, blocks, sections) ─► each lane's ended segments ─► said
+//!   round: each shard's table (header, footer, sections, blocks) ─► each lane's ended segments ─► said
 //!            └─ after every piece: a rest of its bytes / rate         next round when it is due
 //! ```
 //!
@@ -25,17 +25,11 @@ use bytes::Bytes;
 
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId};
-use crate::kv::table::{Footer, Header, PAGE_BYTES, SectionCheck, TableIndex};
+use crate::kv::table::TableIndex;
 use crate::log::{Looked, SegmentScrub};
 use crate::shard::config::Scrub;
 use crate::shard::runner::Runner;
-use crate::shard::table::{TableFile, TableReadError};
-
-/// How much of a section is read at once.
-const PIECE_BYTES: usize = 256 << 10;
-
-/// How long after a failure to read the same is tried once more.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::shard::table::{RETRY_AFTER, TableFile, TableReadError, check_frame, read_twice};
 
 /// The longest sleep: how soon a scrub is over whose runner has stopped.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -135,25 +129,11 @@ impl<E: Env> Scrubber<E> {
 
     /// Looks at all parts of a table.
     async fn table(&mut self, file: &TableFile<E>, index: &TableIndex) -> Result<(), Left> {
-        let page = self.part(file, 0, PAGE_BYTES).await?;
-        let header = Header::decode(&page).map_err(|source| file.damaged(source))?;
-        let bytes = index.footer().file_length;
-        let page = self.part(file, Footer::offset(bytes), PAGE_BYTES).await?;
-        let footer = Footer::decode(&page, bytes).map_err(|source| file.damaged(source))?;
-        if header != footer.header || footer != *index.footer() {
-            return Err(file.another().into());
-        }
+        check_frame(file, index, async |offset, len| self.part(file, offset, len).await).await?;
         for at in 0..index.blocks() {
             let handle = index.handle(at);
             self.read(async || file.block(handle).await.map(drop)).await?;
             self.pace(u64::from(handle.length)).await?;
-        }
-        for mut check in SectionCheck::all_of(&footer) {
-            while let Some((offset, wanted)) = check.next_piece(PIECE_BYTES) {
-                let piece = self.part(file, offset, wanted).await?;
-                check.take(wanted, &piece).map_err(|source| file.damaged(source))?;
-            }
-            check.finish().map_err(|source| file.damaged(source))?;
         }
         Ok(())
     }
@@ -170,20 +150,9 @@ impl<E: Env> Scrubber<E> {
         &mut self,
         read: impl AsyncFn() -> Result<T, TableReadError>,
     ) -> Result<T, TableReadError> {
-        match read().await {
-            Err(TableReadError::Io { path, source }) => {
-                tracing::warn!(path = %path.display(), %source, "the scrub reads once more");
-                self.round.read_again += 1;
-                self.env.sleep(RETRY_AFTER).await;
-                read().await
-            }
-            Ok(read) => Ok(read),
-            Err(
-                error @ (TableReadError::Damaged { .. }
-                | TableReadError::Another { .. }
-                | TableReadError::Doubted { .. }),
-            ) => Err(error),
-        }
+        let (read, was_again) = read_twice(&self.env, read).await;
+        self.round.read_again += usize::from(was_again);
+        read
     }
 
     /// Looks at a segment of a lane.

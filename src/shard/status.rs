@@ -6,6 +6,7 @@ use crate::env::Env;
 use crate::ids::{CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
 use crate::log::{Lane, Space};
 use crate::raft;
+use crate::shard::progress::FetchProgress;
 use crate::shard::replica::Replica;
 use crate::shard::space::{Level, Room};
 
@@ -68,6 +69,8 @@ pub struct ReplicaReport {
     pub is_whole: bool,
     /// Whether its state is damaged and on its way from a peer.
     pub is_spoiled: bool,
+    /// How far the table is that is fetched for it from a peer, where one is.
+    pub fetch: Option<FetchProgress>,
     /// Damages of its state and log found since the start, and those that were repaired since.
     pub damaged_and_repaired: (u64, u64),
 }
@@ -94,7 +97,7 @@ pub struct LaneReport {
 }
 
 impl ReplicaReport {
-    pub(crate) fn of<E: Env>(replica: &Replica<E>, lane: LaneId) -> Self {
+    pub(crate) fn of<E: Env>(replica: &Replica<E>, lane: LaneId, fetch: Option<FetchProgress>) -> Self {
         let raft = &replica.raft;
         Self {
             shard: replica.shard,
@@ -123,6 +126,7 @@ impl ReplicaReport {
             lane,
             is_whole: raft.standing() == raft::Standing::Whole,
             is_spoiled: replica.repair.is_spoiled(),
+            fetch,
             damaged_and_repaired: (replica.repair.damaged, replica.repair.repaired),
         }
     }

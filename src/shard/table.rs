@@ -30,28 +30,42 @@
 //! reads from the memtable (`benches/point_reads.rs`).
 //!
 //! Invariants:
-//! - A table that opens is the one that the manifest names: shard, salt, length, index, term and the checksum
-//!   of its footer are those recorded there, and the footer's checksums cover index, filter and sessions.
+//! - A table that opens is the one that the manifest names: shard, length, index, term and the checksum of
+//!   its footer are those recorded there, and the footer's checksums cover salt, index, filter and sessions.
+//! - The salt tells what is in a table from what is in any other, on every node; the generation names the
+//!   file, on this disk. They are the same where the table was made here, and not where it was fetched: the
+//!   same table may come back for one that is damaged, and never bears the name of that.
 //! - No block is used whose checksum was not checked after it was read.
 //! - The file is never written to. Who reads holds it open, so that it may be removed at any time.
 //!
 //! It lives on the core of its lane, and is owned by the shard's replica and the tasks that read it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
 
 use crate::env::{Env, File, OpenMode};
 use crate::ids::ShardId;
-use crate::kv::table::{Block, BlockHandle, Footer, PAGE_BYTES, Section, TableError, TableIndex};
+use crate::kv::table::{
+    Block, BlockHandle, Footer, Header, PAGE_BYTES, Section, SectionCheck, TableError, TableIndex,
+};
 use crate::log::{TableRef, table_name};
+
+/// How long after a failure to read the same is tried once more.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How much of a section is looked at at once.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// The file of a table, open for reading.
 pub struct TableFile<E: Env> {
     file: E::File,
     path: PathBuf,
     named: TableRef,
+    salt: u64,
 }
 
 /// A table that was opened and checked, but for its blocks.
@@ -65,14 +79,14 @@ pub struct OpenTable<E: Env> {
 }
 
 /// Why a table could not be read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum TableReadError {
     /// The file could not be opened or read.
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. Whoever reads a table of another core says it there as well.
+        source: Arc<io::Error>,
     },
     /// What was read is not what has to be there.
     Damaged {
@@ -111,6 +125,10 @@ impl fmt::Display for TableReadError {
 }
 
 impl TableReadError {
+    fn failed(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source: Arc::new(source) }
+    }
+
     /// The file that could not be read.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -130,6 +148,51 @@ impl std::error::Error for TableReadError {}
 pub(crate) fn footer_checksum(page: &[u8]) -> u64 {
     let first = page.first_chunk().expect("a footer is a page");
     u64::from_le_bytes(*first)
+}
+
+/// Reads, and once more after a while where the disk failed to: it may have been the moment's. Whether it was
+/// read again comes with what was read.
+pub(crate) async fn read_twice<E: Env, T>(
+    env: &E,
+    read: impl AsyncFn() -> Result<T, TableReadError>,
+) -> (Result<T, TableReadError>, bool) {
+    match read().await {
+        Err(TableReadError::Io { path, source }) => {
+            tracing::warn!(path = %path.display(), %source, "a table is read once more");
+            env.sleep(RETRY_AFTER).await;
+            (read().await, true)
+        }
+        read @ (Ok(_)
+        | Err(
+            TableReadError::Damaged { .. } | TableReadError::Another { .. } | TableReadError::Doubted { .. },
+        )) => (read, false),
+    }
+}
+
+/// Looks at all of an open table but its blocks, piece by piece, as `read` has them from its file.
+///
+/// # Errors
+/// It is not what it was when it was opened; or what `read` says.
+pub(crate) async fn check_frame<E: Env, F: From<TableReadError>>(
+    file: &TableFile<E>,
+    index: &TableIndex,
+    mut read: impl AsyncFnMut(u64, usize) -> Result<Bytes, F>,
+) -> Result<(), F> {
+    let bytes = index.footer().file_length;
+    file.check_header(index, &read(0, PAGE_BYTES).await?)?;
+    let page = read(Footer::offset(bytes), PAGE_BYTES).await?;
+    let footer = Footer::decode(&page, bytes).map_err(|source| file.damaged(source))?;
+    if footer != *index.footer() {
+        return Err(file.another().into());
+    }
+    for mut check in SectionCheck::all_of(&footer) {
+        while let Some((offset, wanted)) = check.next_piece(PIECE_BYTES) {
+            let piece = read(offset, wanted).await?;
+            check.take(wanted, &piece).map_err(|source| file.damaged(source))?;
+        }
+        check.finish().map_err(|source| file.damaged(source))?;
+    }
+    Ok(())
 }
 
 /// Opens the table that a lane's manifest names.
@@ -153,13 +216,13 @@ pub(crate) async fn open_table_at<E: Env>(
     named: &TableRef,
 ) -> Result<OpenTable<E>, TableReadError> {
     let opened = env.open(&path, OpenMode::Read).await;
-    let file = opened.map_err(|source| TableReadError::Io { path: path.clone(), source })?;
-    let file = TableFile { file, path, named: *named };
+    let file = opened.map_err(|source| TableReadError::failed(&path, source))?;
+    let file = TableFile { file, path, named: *named, salt: 0 };
     let page = file.read(Footer::offset(named.bytes), PAGE_BYTES as u64).await?;
     let footer = Footer::decode(&page, named.bytes).map_err(|source| file.damaged(source))?;
+    let file = TableFile { salt: footer.header.salt, ..file };
     let meta = &footer.meta;
     let is_it = footer.header.shard == shard
-        && footer.header.salt == named.generation
         && (meta.applied, meta.applied_term) == (named.index, named.term)
         && footer_checksum(&page) == named.footer_checksum;
     if !is_it {
@@ -176,7 +239,7 @@ impl<E: Env> TableFile<E> {
     /// What tells this table from any other.
     #[must_use]
     pub fn salt(&self) -> u64 {
-        self.named.generation
+        self.salt
     }
 
     /// Where it is.
@@ -212,8 +275,7 @@ impl<E: Env> TableFile<E> {
         if part.len() == len {
             return Ok(part);
         }
-        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
-        Err(TableReadError::Io { path: self.path.clone(), source })
+        Err(TableReadError::failed(&self.path, io::ErrorKind::UnexpectedEof.into()))
     }
 
     async fn section(&self, section: &Section) -> Result<Bytes, TableReadError> {
@@ -224,7 +286,13 @@ impl<E: Env> TableFile<E> {
         let len =
             usize::try_from(len).expect("a part of a file that a footer or an index was checked to have");
         let read = self.file.read_at(offset, len).await;
-        read.map(Bytes::from).map_err(|source| TableReadError::Io { path: self.path.clone(), source })
+        read.map(Bytes::from).map_err(|source| TableReadError::failed(&self.path, source))
+    }
+
+    /// Whether a page is the first one of the table that was opened.
+    pub(crate) fn check_header(&self, index: &TableIndex, page: &Bytes) -> Result<(), TableReadError> {
+        let header = Header::decode(page).map_err(|source| self.damaged(source))?;
+        if header == index.footer().header { Ok(()) } else { Err(self.another()) }
     }
 
     /// It is whole, and not the table that it was opened as.

@@ -270,6 +270,8 @@ impl Store for MapStore {
             snapshot_index: Index(6),
             state_digest: 5,
             lane: LaneId(1),
+            fetch_bytes_done: 3,
+            fetch_bytes_total: 4,
         };
         let lane = LaneStatus {
             lane: LaneId(1),

@@ -224,16 +224,25 @@ fn state_of(status: &v1::StatusResponse) -> String {
         count("lanes with a full disk", status.lanes.iter().filter(|lane| lane.disk_full).count()),
         count("replicas recovering", status.replicas.iter().filter(recovering).count()),
         count("replicas without a leader", status.replicas.iter().filter(|r| r.leader == 0).count()),
+        text_of_fetches(status),
     ];
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     if wrong.is_empty() { "ok".to_owned() } else { wrong.join(", ") }
+}
+
+/// How far the tables are that a node fetches from others.
+fn text_of_fetches(status: &v1::StatusResponse) -> Option<String> {
+    let fetches = || status.replicas.iter().filter(|r| r.fetch_bytes_total > 0);
+    let sum = |bytes: fn(&v1::ReplicaStatus) -> u64| fetches().map(|r| u128::from(bytes(r))).sum::<u128>();
+    let (done, total) = (sum(|r| r.fetch_bytes_done), sum(|r| r.fetch_bytes_total));
+    (total > 0).then(|| format!("{} tables fetched to {} %", fetches().count(), done * 100 / total))
 }
 
 /// Every replica of every node that answered.
 pub fn table_of_replicas(nodes: &[NodeStatus]) -> String {
     let mut table = Table::new(&[
         "SHARD", "NODE", "ROLE", "LEADER", "TERM", "LAST", "COMMIT", "APPLIED", "SNAPSHOT", "REVISION",
-        "KEYS", "BYTES", "LANE", "DIGEST",
+        "KEYS", "BYTES", "LANE", "DIGEST", "FETCHED",
     ]);
     let answered = nodes.iter().filter_map(|node| node.status.as_ref().ok());
     let mut replicas: Vec<_> = answered
@@ -246,6 +255,10 @@ pub fn table_of_replicas(nodes: &[NodeStatus]) -> String {
         cells.extend(numbers.iter().chain(&[r.revision, r.keys, r.bytes]).map(u64::to_string));
         cells.push(r.lane.to_string());
         cells.push(format!("{:016x}", r.state_digest));
+        cells.push(match r.fetch_bytes_total {
+            0 => "-".to_owned(),
+            total => format!("{}/{total}", r.fetch_bytes_done),
+        });
         table.row(cells);
     }
     table.render()
@@ -307,6 +320,7 @@ fn json_of_replica(r: &v1::ReplicaStatus) -> Value {
         "commit_index": r.commit_index, "applied_index": r.applied_index, "snapshot_index": r.snapshot_index,
         "revision": r.revision, "keys": r.keys, "bytes": r.bytes, "lane": r.lane,
         "state_digest": format!("{:016x}", r.state_digest),
+        "fetch_bytes_done": r.fetch_bytes_done, "fetch_bytes_total": r.fetch_bytes_total,
     })
 }
 
@@ -359,6 +373,26 @@ mod tests {
     fn bytes_in_json_say_how_they_are_written() {
         assert_eq!(Value::from(json_of_key(b"k")), json!({"key": "k"}));
         assert_eq!(Value::from(json_of_key(b"\xff")), json!({"key_base64": "/w=="}));
+    }
+
+    #[test]
+    fn a_table_on_its_way_is_shown() {
+        let here = v1::ReplicaStatus { leader: 1, ..v1::ReplicaStatus::default() };
+        let coming = v1::ReplicaStatus { fetch_bytes_done: 3 << 40, fetch_bytes_total: 4 << 40, ..here };
+        let said = |replicas| {
+            let status = v1::StatusResponse { replicas, ..v1::StatusResponse::default() };
+            let node = NodeStatus { node: None, address: "a:1".into(), status: Ok(status) };
+            let json = json_of_status(&node)["replicas"][0].clone();
+            let facts = [&json["fetch_bytes_done"], &json["fetch_bytes_total"]].map(Value::as_u64);
+            (table_of_nodes(std::slice::from_ref(&node)), table_of_replicas(&[node]), facts)
+        };
+        let (nodes, replicas, facts) = said(vec![coming]);
+        assert!(nodes.contains("1 tables fetched to 75 %"), "{nodes}");
+        assert!(replicas.contains("FETCHED\n") && replicas.contains("  3298534883328/4398046511104\n"));
+        assert_eq!(facts, [Some(3 << 40), Some(4 << 40)]);
+        let (nodes, replicas, facts) = said(vec![here]);
+        assert!(nodes.ends_with("ok\n") && replicas.ends_with("  -\n"), "{nodes}{replicas}");
+        assert_eq!(facts, [Some(0), Some(0)]);
     }
 
     #[test]

@@ -206,6 +206,8 @@ fn replica(report: &ReplicaReport) -> ReplicaStatus {
         snapshot_index: report.snapshot_index,
         state_digest: report.state_digest,
         lane: report.lane,
+        fetch_bytes_done: report.fetch.map_or(0, |fetch| fetch.bytes_done),
+        fetch_bytes_total: report.fetch.map_or(0, |fetch| fetch.bytes_total),
     }
 }
 

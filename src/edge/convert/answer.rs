@@ -173,6 +173,8 @@ pub(in crate::edge) fn replica_status(replica: &ReplicaStatus) -> v1::ReplicaSta
         snapshot_index: replica.snapshot_index.0,
         state_digest: replica.state_digest,
         lane: replica.lane.0,
+        fetch_bytes_done: replica.fetch_bytes_done,
+        fetch_bytes_total: replica.fetch_bytes_total,
     }
 }
 

@@ -100,6 +100,22 @@ impl TableIndex {
         BlockHandle { table: self.salt(), offset, length }
     }
 
+    /// The number of the block that a byte of the file is in; the first or last one where it is before or
+    /// behind all of them. `None`: there are no blocks.
+    #[must_use]
+    pub fn block_at(&self, offset: u64) -> Option<usize> {
+        let (mut low, mut high) = (0, self.blocks());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.handle(middle).offset <= offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (self.blocks() > 0).then(|| low.saturating_sub(1))
+    }
+
     /// The number of the block that a key would be in; `None`: there are no blocks.
     #[must_use]
     pub fn block_for(&self, key: &[u8]) -> Option<usize> {

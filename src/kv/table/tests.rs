@@ -142,12 +142,20 @@ fn the_index_holds_what_tells_blocks_apart() {
         assert!(before < separator && separator <= opened.blocks[at].entry(0).key);
         assert!(separator.len() <= 109, "{} bytes", separator.len());
     }
+    for at in 0..opened.blocks.len() {
+        let handle = opened.index.handle(at);
+        let last = handle.offset + u64::from(handle.length) - 1;
+        assert_eq!([handle.offset, last].map(|byte| opened.index.block_at(byte)), [Some(at); 2]);
+    }
+    let ends = [0, u64::MAX].map(|byte| opened.index.block_at(byte));
+    assert_eq!(ends, [Some(0), Some(opened.blocks.len() - 1)]);
 }
 
 #[test]
 fn no_keys_make_a_table_too() {
     let opened = open(&write(ID, &Keys::new(), &[]).into()).expect("it was just written");
     assert_eq!((opened.index.blocks(), opened.index.locate(b"k")), (0, Place::Absent));
+    assert_eq!(opened.index.block_at(4096), None);
     assert!(opened.sessions.is_empty());
     let file = write(ID, &Keys::from([(Vec::new(), Vec::new())]), &[]);
     let opened = open(&file.into()).expect("it was just written");

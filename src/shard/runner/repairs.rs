@@ -5,7 +5,7 @@ use crate::env::{Env, Instant};
 use crate::ids::{Index, ShardId};
 use crate::raft;
 use crate::route::parcel::{DigestsTold, Parcel, Rebuild, TableAsk, TableName, TablePart};
-use crate::shard::fetch::{self, Fetch};
+use crate::shard::event::MeshItem;
 use crate::shard::repair::Spoil;
 use crate::shard::replica::{Output, Turn};
 use crate::shard::table::TableReadError;
@@ -19,6 +19,19 @@ impl<E: Env> Runner<E> {
     /// A block of a shard's table was found to be damaged, by whoever read it.
     pub fn table_damaged(&self, shard: ShardId, source: TableReadError) {
         self.spoil(shard, Spoil::Table(source));
+    }
+
+    /// The same, of a table of any core of this node.
+    pub(crate) fn report_table_damaged(&self, shard: ShardId, source: TableReadError) {
+        let mut inner = self.inner.borrow_mut();
+        let core = inner.config.layout.core_of(shard);
+        if core == inner.config.core() {
+            drop(inner);
+            return self.table_damaged(shard, source);
+        }
+        inner.push_mesh(core, MeshItem::TableDamaged { shard, source });
+        drop(inner);
+        self.outgoing.raise();
     }
 
     /// What was to become the next table could not be made of what is there.
@@ -58,18 +71,6 @@ impl<E: Env> Runner<E> {
             replica.state.rot();
         }
     }
-
-    /// Fetches the table that a spoiled state waits for.
-    pub(super) fn fetch_repair(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
-        let mut inner = self.inner.borrow_mut();
-        let settings = inner.config.snapshots;
-        let Some(replica) = inner.replicas.get(&shard) else { return };
-        let lane = replica.lane.clone();
-        inner.fetching = Some(shard);
-        drop(inner);
-        let fetch = Fetch { shard, offer, index_min, lane, settings };
-        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
-    }
 }
 
 impl<E: Env> Inner<E> {
@@ -89,7 +90,7 @@ impl<E: Env> Inner<E> {
         let replica = self.replicas.get_mut(&ask.shard).filter(|_| self.lending.len() < LENDING_MAX);
         let Some(replica) = replica else { return };
         match replica.lend(&ask, turn.now) {
-            Some(file) => self.lending.push((ask, file)),
+            Some(lending) => self.lending.push((ask, lending)),
             None => self.refuse_part(&ask),
         }
     }
@@ -108,9 +109,9 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// A question for a part of a table that goes as far as is asked for, where there is none yet: who asks
-    /// hears so at once.
-    fn refuse_part(&mut self, ask: &TableAsk) {
+    /// A question for a part of a table that goes as far as is asked for, where there is none yet or the one
+    /// that there is is damaged: who asks hears so at once.
+    pub(super) fn refuse_part(&mut self, ask: &TableAsk) {
         let named =
             TableName { generation: 0, index: Index(0), term: <_>::default(), bytes: 0, footer_checksum: 0 };
         let TableAsk { shard, core, number, .. } = *ask;

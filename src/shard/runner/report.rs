@@ -21,12 +21,13 @@ impl<E: Env> Inner<E> {
 
     pub(super) fn status(&self) -> CoreStatus {
         let lane_of = |shard| self.config.layout.lane_of(shard);
+        let fetch_of = |shard| self.fetching.as_ref().and_then(|fetching| fetching.progress_of(shard));
         let room = self.gauge.room();
         CoreStatus {
             replicas: self
                 .replicas
                 .values()
-                .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard)))
+                .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard), fetch_of(replica.shard)))
                 .collect(),
             lanes: self
                 .lanes

@@ -6,6 +6,8 @@
 //! Invariants:
 //! - Of one core, one table is made at a time, and one is fetched at a time.
 //! - A part of a table that is asked for is answered in time, or who asked hears that it was not.
+//! - What is lent was checked: see [`lend`](crate::shard::lend). Damage found so is repaired here as any
+//!   other.
 
 use std::rc::Rc;
 
@@ -15,14 +17,16 @@ use crate::ids::{Index, NodeId, ShardId};
 use crate::kv::{self, Retired};
 use crate::log::TableRef;
 use crate::raft;
-use crate::route::parcel::{PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
+use crate::route::parcel::{PART_BLOCK_BYTES, PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
 use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
+use crate::shard::lend::Lending;
 use crate::shard::load;
+use crate::shard::progress::{FetchProgress, SharedProgress};
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
 use crate::shard::snapshot::Job;
 use crate::shard::space::{Level, SEGMENTS_MIN};
-use crate::shard::table::{OpenTable, TableFile};
+use crate::shard::table::{OpenTable, TableFile, TableReadError};
 
 use super::{Inner, Runner};
 
@@ -35,6 +39,19 @@ pub(super) struct PartAsked {
     pub(super) from: NodeId,
     pub(super) at: Instant,
     pub(super) sender: AnswerSender<TablePart>,
+}
+
+/// A table that is being fetched.
+pub(super) struct Fetching {
+    shard: ShardId,
+    progress: SharedProgress,
+}
+
+impl Fetching {
+    /// How far the table of a shard is, where it is that shard's.
+    pub(super) fn progress_of(&self, shard: ShardId) -> Option<FetchProgress> {
+        self.progress.get().filter(|_| self.shard == shard)
+    }
 }
 
 impl<E: Env> Runner<E> {
@@ -64,16 +81,25 @@ impl<E: Env> Runner<E> {
     pub(super) fn fetch_table(&self, shard: ShardId, offer: raft::SnapshotOffer) {
         let mut inner = self.inner.borrow_mut();
         let is_busy = inner.fetching.is_some() || self.env.now() < inner.fetch_rests_until;
-        let settings = inner.config.snapshots;
         let Some(replica) = inner.replicas.get_mut(&shard) else { return };
         if is_busy {
             // The leader offers it again. What is being fetched is none of this offer's business.
             return replica.raft.install_failed();
         }
-        let lane = replica.lane.clone();
-        inner.fetching = Some(shard);
         drop(inner);
-        let fetch = Fetch { shard, offer, index_min: offer.index, lane, settings };
+        self.start_fetch((shard, offer, offer.index));
+    }
+
+    /// Fetches a table that ends with this entry or a later one, where none is being fetched by this core:
+    /// who waits for one asks again.
+    pub(super) fn start_fetch(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
+        let mut inner = self.inner.borrow_mut();
+        let (settings, progress) = (inner.config.snapshots, SharedProgress::default());
+        let Some(replica) = inner.replicas.get(&shard).filter(|_| inner.fetching.is_none()) else { return };
+        let lane = replica.lane.clone();
+        inner.fetching = Some(Fetching { shard, progress: Rc::clone(&progress) });
+        drop(inner);
+        let fetch = Fetch { shard, offer, index_min, lane, settings, progress };
         self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
     }
 
@@ -100,19 +126,21 @@ impl<E: Env> Runner<E> {
         receiver.await
     }
 
-    /// Answers a question for a part of a table.
-    pub(super) fn lend_part(&self, ask: TableAsk, file: Rc<TableFile<E>>) {
+    /// Answers a question for a part of a table. Where there is damage this replica is repaired, and who asks
+    /// hears that there is no such table.
+    pub(super) fn lend_part(&self, ask: TableAsk, lending: Rc<Lending<E>>) {
         let runner = self.clone();
         self.env.spawn(async move {
-            let named = file.named();
-            let offset = if named.generation == ask.generation { ask.offset.min(named.bytes) } else { 0 };
-            let rest = usize::try_from(named.bytes - offset).unwrap_or(usize::MAX);
-            let read = file.part(offset, rest.min(PART_BYTES_MAX)).await;
-            let Ok(data) = read.inspect_err(|source| tracing::warn!(shard = %ask.shard, %source, "no part"))
-            else {
-                return;
+            let TableRef { index, term, bytes, footer_checksum, .. } = lending.file().named();
+            let generation = lending.file().salt();
+            let offset = if generation == ask.generation { ask.offset.min(bytes) } else { 0 };
+            let offset = offset - offset % PART_BLOCK_BYTES as u64;
+            let data = match lending.part(&runner.env, offset, PART_BYTES_MAX).await {
+                Ok(Some(data)) => data,
+                // It is asked for again.
+                Ok(None) => return,
+                Err(source) => return runner.lent_damaged(&ask, &lending, source),
             };
-            let TableRef { generation, index, term, bytes, footer_checksum } = named;
             let named = TableName { generation, index, term, bytes, footer_checksum };
             let TableAsk { shard, core, number, .. } = ask;
             let part = TablePart { shard, core, number, named, offset, data };
@@ -120,6 +148,18 @@ impl<E: Env> Runner<E> {
             let _ = runner.inner.borrow_mut().links.push(ask.node, Parcel::TablePart(part));
             runner.outgoing.raise();
         });
+    }
+
+    fn lent_damaged(&self, ask: &TableAsk, lending: &Rc<Lending<E>>, source: TableReadError) {
+        let (shard, to) = (ask.shard, ask.node);
+        tracing::error!(%shard, %to, %source, "a table that is lent is damaged");
+        let mut inner = self.inner.borrow_mut();
+        inner.refuse_part(ask);
+        if let Some(replica) = inner.replicas.get_mut(&shard) {
+            replica.take_back(lending);
+        }
+        drop(inner);
+        self.table_damaged(shard, source);
     }
 
     pub(crate) fn reserve_install(&self, shard: ShardId, named: &TableRef) -> Option<bool> {
@@ -133,12 +173,20 @@ impl<E: Env> Runner<E> {
         kv_config(&self.inner.borrow().config, shard)
     }
 
-    /// Whether a table of this generation is the shard's own already.
-    pub(crate) fn is_own_table(&self, shard: ShardId, generation: u64) -> bool {
+    /// Whether a table is the shard's own already.
+    pub(crate) fn is_own_table(&self, shard: ShardId, salt: u64) -> bool {
         let inner = self.inner.borrow();
         let replica = inner.replicas.get(&shard).filter(|replica| !replica.repair.is_spoiled());
         let table = replica.and_then(|replica| replica.table.as_ref());
-        table.is_some_and(|table| table.salt() == generation)
+        table.is_some_and(|table| table.salt() == salt)
+    }
+
+    /// Whether another node leads a shard now than this one that offered its table: the new leader offers its
+    /// own. A state that is to be repaired is nobody's offer: whoever has a table will do.
+    pub(crate) fn is_deposed(&self, shard: ShardId, offering: NodeId) -> bool {
+        let inner = self.inner.borrow();
+        let replica = inner.replicas.get(&shard).filter(|replica| !replica.repair.is_spoiled());
+        replica.and_then(|replica| replica.raft.leader()).is_some_and(|leader| leader != offering)
     }
 
     /// Whether the state of a shard is not to be trusted.
@@ -148,7 +196,7 @@ impl<E: Env> Runner<E> {
 
     /// Whether a table is being fetched for a shard.
     pub(crate) fn is_fetching(&self, shard: ShardId) -> bool {
-        self.inner.borrow().fetching == Some(shard)
+        self.inner.borrow().fetching.as_ref().is_some_and(|fetching| fetching.shard == shard)
     }
 
     pub(crate) fn install_fetched(&self, shard: ShardId, file: TableFile<E>, state: kv::State) -> Retired {

@@ -20,12 +20,12 @@ use distribkv::env::Env;
 use distribkv::env::signal::{AnswerReceiver, answer};
 use distribkv::host::exit::Exit;
 use distribkv::host::node::{self, Planted};
-use distribkv::ids::{CoreId, NodeId, ShardId};
+use distribkv::ids::{ClusterId, CoreId, NodeId, ShardId};
 use distribkv::log::RecoveredAt;
 use distribkv::route::call::{Answered, Failure, Request};
 use distribkv::route::parcel::Parcel;
 use distribkv::shard::admission::{Admission, Desk, HELLO_BYTES, Hello, LinkPlace, Verdict};
-use distribkv::shard::{CoreStatus, Known, Role, Runner};
+use distribkv::shard::{BackupFacts, CoreStatus, Known, Role, Runner, TableFailure};
 
 use crate::decay::Doubt;
 use crate::disk::{Crash, DiskConfig};
@@ -57,6 +57,8 @@ pub struct ClusterConfig {
     pub snapshot_keep_entries: u64,
     /// Bytes of tables' blocks that a core keeps.
     pub block_cache_bytes: u64,
+    /// Bytes that a core's scrub reads in a second.
+    pub scrub_bytes_per_s: u64,
     /// A mistake made on purpose.
     pub planted: Planted,
 }
@@ -334,6 +336,25 @@ impl Cluster {
         self.inner.observer.borrow_mut().look(&reports)
     }
 
+    /// A backup of all shards, made by a node as its edge would have it: its bytes, or why there is none.
+    #[must_use]
+    pub fn backup(&self, (node, core): (NodeId, usize)) -> AnswerReceiver<Result<Vec<u8>, TableFailure>> {
+        let (sender, receiver) = answer();
+        let Some((runner, _, group)) = self.port(node, core) else { return receiver };
+        self.inner.world.spawn(group, async move {
+            let mut backup = runner.backup(BackupFacts { cluster: ClusterId(1), made_ms: 1 });
+            let mut file = Vec::new();
+            loop {
+                match backup.next().await {
+                    Ok(Some(piece)) => file.extend_from_slice(&piece),
+                    Ok(None) => return sender.send(Ok(file)),
+                    Err(failure) => return sender.send(Err(failure)),
+                }
+            }
+        });
+        receiver
+    }
+
     /// Makes a call at a node, as its edge would. `None` comes back where the node goes down before it
     /// answers.
     #[must_use]
@@ -419,6 +440,7 @@ impl Cluster {
                 snapshot_keep_entries: config.snapshot_keep_entries,
                 log_segments_max: 3,
                 block_cache_bytes: config.block_cache_bytes,
+                scrub_bytes_per_s: config.scrub_bytes_per_s,
                 ..NodeSettings::default()
             },
         }

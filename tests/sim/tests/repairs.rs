@@ -5,10 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use distribkv::ids::NodeId;
+use distribkv::inspect::{Finding, Severity};
+use distribkv::kv::Query;
+use distribkv::route::call::{Consistency, Request};
 use sim::cluster::Ending;
-use sim::disk::Crash;
-use sim::story::{Story, replica, with_small_tables};
+use sim::disk::{Crash, Fault, Kind, Stall};
+use sim::story::{LONG, Story, replica, with_small_tables};
 
 /// Three nodes that have made tables and have entries behind them; and what the key holds.
 fn written() -> (Story, String) {
@@ -196,6 +200,229 @@ fn a_leader_whose_table_is_damaged_steps_aside_and_is_repaired() {
     flip(&story, leader, ".tab", 4096 + 100);
     holds(&story, leader, &wanted);
     ends_well(&story, &wanted);
+}
+
+/// Whether something comes about soon: long before a table is made anew for its age alone.
+fn soon(story: &Story, holds: impl Fn(&Story) -> bool) -> bool {
+    let until = story.world.time() + Duration::from_secs(10);
+    story.world.run_until(until, || holds(story));
+    holds(story)
+}
+
+fn is_whole(story: &Story, node: NodeId) -> bool {
+    replica(story, node).is_some_and(|of| of.is_whole && !of.is_spoiled && of.keys > 0)
+}
+
+/// Gives a node an empty disk, and has it come back under its id.
+fn wipe(story: &Story, node: NodeId) {
+    story.cluster.crash(node, Crash::Process);
+    story.cluster.replace_data_dir(node);
+    story.cluster.boot_to_recover(node);
+}
+
+/// Who lends a table finds out what is wrong with it: the follower gets another's, and so does he.
+#[test]
+fn a_wiped_node_gets_whole_though_its_leaders_table_is_rotten() {
+    let places: [fn(u64) -> u64; 6] = [
+        |_| 100,
+        |_| 4096 + 100,
+        |bytes| bytes - 4 * 4096 + 1,
+        |bytes| bytes - 3 * 4096,
+        |bytes| bytes - 2 * 4096,
+        |bytes| bytes - 2000,
+    ];
+    for (at, place) in places.into_iter().enumerate() {
+        let (story, wanted) = written();
+        let leader = story.leader().expect("it has one");
+        let (_, bytes) = files(&story, leader, ".tab").remove(0);
+        flip(&story, leader, ".tab", place(bytes.len() as u64));
+        let [wiped, _] = story.others(leader);
+        wipe(&story, wiped);
+        assert!(soon(&story, |story| is_whole(story, wiped)), "place {at}: the wiped node stays empty");
+        ends_well(&story, &wanted);
+        let counts = replica(&story, leader).map(|of| of.damaged_and_repaired);
+        assert_eq!(counts, Some((1, 1)), "place {at}: the leader has repaired itself");
+        counts_again(&story, wiped, &wanted);
+    }
+}
+
+/// A table that cannot be read is as good as damaged, unless it can when it is tried once more.
+#[test]
+fn a_lender_whose_disk_fails_to_read_hands_over() {
+    for fault in [Fault::Once { kind: Kind::Read, after: 0 }, Fault::Always { kind: Kind::Read }] {
+        let (story, wanted) = written();
+        let leader = story.leader().expect("it has one");
+        story.cluster.machine(leader).disk().fail(fault);
+        let [wiped, _] = story.others(leader);
+        wipe(&story, wiped);
+        assert!(soon(&story, |story| is_whole(story, wiped)), "{fault:?}: the wiped node stays empty");
+        story.cluster.machine(leader).disk().heal();
+        ends_well(&story, &wanted);
+        let counts = replica(&story, leader).map(|of| of.damaged_and_repaired);
+        let is_once = matches!(fault, Fault::Once { .. });
+        assert_eq!(counts, Some(if is_once { (0, 0) } else { (1, 1) }), "{fault:?}");
+    }
+}
+
+/// A value of many parts travels, though its follower begins again and again. It says how far it is, and goes
+/// on from there.
+#[test]
+fn a_block_longer_than_a_part_is_lent_part_by_part() {
+    let story = Story::prepared_with(3, None, |config| {
+        config.snapshot_bytes_max = 1 << 20;
+        config.snapshot_keep_entries = 0;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    let [away, _] = story.others(leader);
+    let piece: &'static str = Box::leak("0123456789".repeat(2000).into_boxed_str());
+    for _ in 0..45 {
+        assert!(matches!(story.append(leader, piece), Some(Ok(_))), "all are there");
+    }
+    let has_all = |story: &Story, node| replica(story, node).is_some_and(|of| of.snapshot_index.0 > 40);
+    story.wait(|story| has_all(story, leader));
+    wipe(&story, away);
+    let mut last = 0;
+    for part in 0..3 {
+        let progress = |story: &Story| replica(story, away).and_then(|of| of.fetch);
+        let done = |story: &Story| progress(story).map_or(0, |fetch| fetch.bytes_done);
+        story.wait(|story| done(story) > last);
+        let fetch = progress(&story).expect("it was just looked at");
+        assert!(fetch.bytes_total > 800_000 && fetch.bytes_done < fetch.bytes_total, "{part}: {fetch:?}");
+        last = fetch.bytes_done;
+        story.cluster.crash(away, Crash::Process);
+        story.cluster.boot(away);
+    }
+    let wanted = piece.repeat(45);
+    assert!(soon(&story, |story| is_whole(story, away)), "the wiped node stays empty");
+    ends_well(&story, &wanted);
+    for node in story.cluster.nodes() {
+        assert_eq!(
+            replica(&story, node).and_then(|of| of.fetch),
+            None,
+            "nothing is on its way to node {node}"
+        );
+    }
+    assert_eq!(replica(&story, leader).map(|of| of.damaged_and_repaired), Some((0, 0)));
+}
+
+/// Three nodes, the first of which leads; and one whose table is the leader's, to the last entry that both
+/// have applied.
+fn with_travelled_table() -> (Story, NodeId, NodeId, String) {
+    let story = Story::prepared_with(3, None, |config| {
+        (config.snapshot_bytes_max, config.snapshot_keep_entries) = (2000, 0);
+        (config.scrub_bytes_per_s, config.block_cache_bytes) = (0, 1);
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    let leader = NodeId(1);
+    story.wait(|story| story.leader() == Some(leader));
+    let [other, _] = story.others(leader);
+    story.cluster.crash(other, Crash::Process);
+    for _ in 0..60 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "a majority is there");
+    }
+    let has_all = |story: &Story, node| {
+        replica(story, node)
+            .is_some_and(|of| of.snapshot_index.0 > 60 && of.snapshot_index == of.applied_index)
+    };
+    story.wait(|story| has_all(story, leader));
+    story.cluster.boot(other);
+    story.wait(|story| has_all(story, other));
+    story.pass(Duration::from_millis(100));
+    assert!(tables(&story, leader) == tables(&story, other), "one table, on two disks");
+    assert_eq!(story.leader(), Some(leader));
+    (story, leader, other, "0123456789".repeat(60))
+}
+
+/// What is in the tables of a node.
+fn tables(story: &Story, node: NodeId) -> Vec<Vec<u8>> {
+    files(story, node, ".tab").into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// A leader that gets its own table back while it cannot step aside yet has no use for it. What its manifest
+/// names stays there, damaged as it is.
+#[test]
+fn a_table_that_is_not_wanted_takes_nothing_along() {
+    let (story, leader, other, wanted) = with_travelled_table();
+    flip(&story, leader, ".tab", 4096 + 100);
+    let damaged = files(&story, leader, ".tab");
+    // Nobody can be elected for now, but who lends needs no more than to read.
+    let [_, third] = story.others(leader);
+    for node in [other, third] {
+        story.cluster.machine(node).disk().stall(Stall::Writes);
+    }
+    let query = Query::Get { key: Bytes::from_static(b"k") };
+    let request = Request::Query { query, consistency: Consistency::Linearizable };
+    let answer = story.call(leader, request, Duration::from_millis(100));
+    assert!(!matches!(answer, Some(Ok(_))), "its table is damaged: {answer:?}");
+    assert!(replica(&story, leader).is_some_and(|of| of.is_spoiled));
+    story.pass(Duration::from_millis(50));
+    assert!(files(&story, leader, ".tab") == damaged, "what the manifest names is there");
+    story.cluster.crash(leader, Crash::Process);
+    for node in [other, third] {
+        story.cluster.machine(node).disk().heal();
+    }
+    story.cluster.boot(leader);
+    ends_well(&story, &wanted);
+}
+
+/// The table that comes back may be the very one that was lost: it takes another name, and the place of the
+/// damaged one with the manifest.
+#[test]
+fn a_table_that_comes_back_is_not_put_over_the_one_that_is_damaged() {
+    let (story, leader, other, wanted) = with_travelled_table();
+    story.cluster.crash(other, Crash::Process);
+    let (path, bytes) = files(&story, other, ".tab").remove(0);
+    flip(&story, other, ".tab", bytes.len() as u64 - 4000);
+    let damaged = files(&story, other, ".tab").remove(0).1;
+    story.cluster.boot(other);
+    let disk = story.cluster.machine(other).disk().clone();
+    let is_replaced = || disk.contents(&path).is_some_and(|found| found != damaged);
+    let is_back = || !is_replaced() && tables(&story, other) == tables(&story, leader);
+    story.world.run_until(story.world.time() + LONG, || is_replaced() || is_back());
+    assert!(is_back(), "the damaged file stays until the manifest names the other one");
+    for crash in [Crash::Process, Crash::Power] {
+        story.cluster.crash(other, crash);
+        story.cluster.boot(other);
+        ends_well(&story, &wanted);
+    }
+    assert_eq!(
+        replica(&story, other).map(|of| of.damaged_and_repaired),
+        Some((0, 0)),
+        "it was whole at once"
+    );
+    let report = sim::inspect::check(&story.cluster, other).expect("there is a directory");
+    let is_damage = |finding: &&Finding| finding.severity > Severity::Note;
+    assert_eq!(report.findings.iter().find(is_damage).map(ToString::to_string), None);
+}
+
+/// What a backup finds damaged is told to the core whose table it is.
+#[test]
+fn a_table_that_a_backup_cannot_read_is_repaired() {
+    let story = Story::prepared_with(3, None, |config| {
+        (config.cores, config.shards) = (2, 2);
+        config.scrub_bytes_per_s = 0;
+    });
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    assert!(matches!(story.append(leader, "kept"), Some(Ok(_))), "all are there");
+    let node = story.others(leader)[0];
+    let backup = |core| {
+        let backup = story.cluster.backup((node, core));
+        let group = story.world.start(NodeId(2000));
+        let ended = story.world.run(group, Duration::from_secs(60), backup);
+        story.world.crash(NodeId(2000));
+        ended.ok().flatten().expect("the node is up")
+    };
+    // Shard 0 lies on core 0.
+    assert!(backup(1).is_ok_and(|file| file.len() > 4096), "all is whole");
+    flip(&story, node, ".tab", 4096 + 100);
+    let failed = backup(1).expect_err("the table is damaged").to_string();
+    assert!(failed.contains("the table of shard 0"), "{failed}");
+    story.wait(|story| replica(story, node).is_some_and(|of| of.damaged_and_repaired == (1, 1)));
+    assert!(backup(1).is_ok(), "it has another's table now");
 }
 
 #[test]

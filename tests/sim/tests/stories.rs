@@ -357,6 +357,7 @@ fn a_staggered_and_aborted_first_start_works() {
         snapshot_bytes_max: 1 << 20,
         snapshot_keep_entries: 1000,
         block_cache_bytes: 64 << 10,
+        scrub_bytes_per_s: 4 << 20,
         planted: Options::default().planted,
     };
     let cluster = Cluster::new(&world, config);

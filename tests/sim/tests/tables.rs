@@ -38,6 +38,7 @@ fn node_with_table(block_cache_bytes: u64) -> (World, Cluster, PathBuf) {
         snapshot_bytes_max: 64 << 10,
         snapshot_keep_entries: 10,
         block_cache_bytes,
+        scrub_bytes_per_s: 4 << 20,
         planted: Planted::default(),
     };
     let cluster = Cluster::new(&world, config);
