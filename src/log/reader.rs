@@ -28,6 +28,10 @@ use super::recent::{Asked, BatchAt};
 use super::record::{Record, RecordError};
 use super::segment::segment_name;
 
+/// How much is read at once where more than one batch is wanted: what follows a batch is wanted next, by the
+/// same shard or, at a start, by another one.
+const AHEAD_BYTES: usize = 512 << 10;
+
 /// How many segments stay open for reading.
 const OPEN_FILES_MAX: usize = 8;
 
@@ -90,7 +94,8 @@ impl<E: Env> Lane<E> {
                 }
                 replaced = Some(round.replaced);
             }
-            let bytes = self.read_batch(&round.span, round.salt).await?;
+            let is_more_wanted = wanted.last > round.span.last;
+            let bytes = self.read_batch(&round.span, round.salt, is_more_wanted).await?;
             let is_current = self.round(shard, wanted.next).is_ok_and(|now| now.replaced == round.replaced);
             if !is_current && wanted.entries.is_empty() {
                 continue;
@@ -129,7 +134,7 @@ impl<E: Env> Lane<E> {
     }
 
     /// A batch that was checked: of those that were read lately, or from the disk.
-    async fn read_batch(&self, span: &Span, salt: u64) -> Result<Rc<Vec<u8>>, ReadError> {
+    async fn read_batch(&self, span: &Span, salt: u64, goes_on: bool) -> Result<Rc<Vec<u8>>, ReadError> {
         let at = (span.at.segment, span.at.offset);
         loop {
             let asked = self.shared.state.borrow_mut().recent.ask(at);
@@ -140,12 +145,12 @@ impl<E: Env> Lane<E> {
             }
         }
         let mut coming = Coming { shared: Rc::clone(&self.shared), at, bytes: None };
-        let bytes = Rc::new(self.read_from_disk(span, salt).await?);
+        let bytes = Rc::new(self.read_from_disk(span, salt, goes_on).await?);
         coming.bytes = Some(Rc::clone(&bytes));
         Ok(bytes)
     }
 
-    async fn read_from_disk(&self, span: &Span, salt: u64) -> Result<Vec<u8>, ReadError> {
+    async fn read_from_disk(&self, span: &Span, salt: u64, goes_on: bool) -> Result<Vec<u8>, ReadError> {
         let segment = span.at.segment;
         let _pin = self.pin(segment);
         let path = self.shared.dir.join(segment_name(segment));
@@ -162,12 +167,30 @@ impl<E: Env> Lane<E> {
                 file
             }
         };
-        let read = async || file.read_at(offset, span.at.bytes as usize).await;
-        let bytes = read_twice(read).await.map_err(failed)?.map_err(bad)?;
-        let place = self.place(segment, salt);
+        let (len, place) = (span.at.bytes as usize, self.place(segment, salt));
+        if goes_on && len < AHEAD_BYTES {
+            // Where the disk does not give so much back, the batch alone is what counts.
+            let bytes = file.read_at(offset, AHEAD_BYTES).await.unwrap_or_default();
+            if Batch::decode(&bytes, &place).is_ok_and(|batch| batch.bytes() == len) {
+                self.keep_following(&bytes, (segment, offset), len, &place);
+                return Ok(bytes[..len].to_vec());
+            }
+        }
+        let bytes =
+            read_twice(async || file.read_at(offset, len).await).await.map_err(failed)?.map_err(bad)?;
         match Batch::decode(&bytes, &place) {
             Ok(_) => Ok(bytes),
             Err(found) => Err(self.damage(span, Unreadable::Batch(found))),
+        }
+    }
+
+    /// Keeps the batches that were read behind the one that was asked for, as far as they are whole.
+    fn keep_following(&self, bytes: &[u8], (segment, offset): BatchAt, mut at: usize, place: &Place) {
+        let mut state = self.shared.state.borrow_mut();
+        while let Some(Ok(batch)) = bytes.get(at..).map(|rest| Batch::decode(rest, place)) {
+            let len = batch.bytes();
+            state.recent.add((segment, offset + at as u64), &bytes[at..at + len]);
+            at += len;
         }
     }
 

@@ -66,7 +66,22 @@ impl Recent {
         // Who waits is woken when its sender goes.
         let waiting = self.coming.remove(&at);
         assert!(waiting.is_some(), "the batch at {at:?} arrives, and nobody was to read it");
-        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= RECENT_BYTES_MAX / 2) else { return };
+        if let Some(bytes) = bytes {
+            self.keep(at, bytes);
+        }
+    }
+
+    /// A batch that nobody has asked for yet was read along with another, and checked.
+    pub(super) fn add(&mut self, at: BatchAt, bytes: &[u8]) {
+        if !self.kept.contains_key(&at) && !self.coming.contains_key(&at) {
+            self.keep(at, &Rc::new(bytes.to_vec()));
+        }
+    }
+
+    fn keep(&mut self, at: BatchAt, bytes: &Rc<Vec<u8>>) {
+        if bytes.len() > RECENT_BYTES_MAX / 2 {
+            return;
+        }
         self.bytes += bytes.len();
         self.kept.insert(at, Rc::clone(bytes));
         self.order.push_back(at);
@@ -107,6 +122,19 @@ mod tests {
         assert!(matches!(recent.ask(AT), Asked::Yours), "and reads it");
         recent.arrived(AT, Some(&batch(10)));
         assert!(matches!(recent.ask(AT), Asked::Here(bytes) if bytes.len() == 10));
+    }
+
+    #[test]
+    fn what_was_read_along_is_here_and_counts_once() {
+        let mut recent = Recent::default();
+        recent.add(AT, &[1; 10]);
+        recent.add(AT, &[1; 10]);
+        assert!(matches!(recent.ask(AT), Asked::Here(bytes) if bytes.len() == 10));
+        let other = (AT.0, AT.1 + 4096);
+        assert!(matches!(recent.ask(other), Asked::Yours));
+        recent.add(other, &[2; 20]);
+        recent.arrived(other, Some(&batch(20)));
+        assert_eq!((recent.kept.len(), recent.order.len(), recent.bytes), (2, 2, 30));
     }
 
     #[test]
