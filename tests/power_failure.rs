@@ -2,8 +2,7 @@
 //! was acknowledged is there afterwards, once.
 //!
 //! They need root, loop devices and perl. Where there are none, each says on standard error that it was
-//! skipped, and why. A few rounds run with every `cargo test`; fifty run when they are asked for:
-//! `cargo test --release --test power_failure -- --ignored --nocapture`.
+//! skipped, and why.
 
 mod processes;
 
@@ -13,6 +12,9 @@ use std::io::Write as _;
 use processes::load::Load;
 use processes::small_disk::{PowerCut, SmallDisk};
 use processes::{Cluster, Process};
+
+/// How often the power fails in each of the two tests.
+const ROUNDS: usize = 25;
 
 /// Three nodes write on it at most.
 const DISK_BYTES: u64 = 1 << 30;
@@ -81,19 +83,11 @@ fn a_power_cut_takes_what_was_not_synced() {
 #[tokio::test]
 async fn a_node_whose_power_fails_has_what_it_acknowledged() {
     let test = "a_node_whose_power_fails_has_what_it_acknowledged";
-    tokio::task::LocalSet::new().run_until(rounds(test, 1, 4)).await;
+    tokio::task::LocalSet::new().run_until(rounds(test, 1, ROUNDS)).await;
 }
 
 #[tokio::test]
 async fn a_cluster_whose_power_fails_has_what_it_acknowledged() {
     let test = "a_cluster_whose_power_fails_has_what_it_acknowledged";
-    tokio::task::LocalSet::new().run_until(rounds(test, 3, 3)).await;
-}
-
-#[ignore = "takes some minutes"]
-#[tokio::test]
-async fn fifty_power_failures() {
-    let test = "fifty_power_failures";
-    tokio::task::LocalSet::new().run_until(rounds(test, 1, 25)).await;
-    tokio::task::LocalSet::new().run_until(rounds(test, 3, 25)).await;
+    tokio::task::LocalSet::new().run_until(rounds(test, 3, ROUNDS)).await;
 }
