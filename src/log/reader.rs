@@ -101,6 +101,7 @@ impl<E: Env> Lane<E> {
                 continue;
             }
             let place = self.place(round.span.at.segment, round.salt);
+            let place = self.shared.config.place(place, &bytes);
             if !is_current
                 || wanted.take(shard, &bytes, &place, &round.span).map_err(|e| self.damage(&round.span, e))?
             {
@@ -178,6 +179,7 @@ impl<E: Env> Lane<E> {
         }
         let bytes =
             read_twice(async || file.read_at(offset, len).await).await.map_err(failed)?.map_err(bad)?;
+        let place = self.shared.config.place(place, &bytes);
         match Batch::decode(&bytes, &place) {
             Ok(_) => Ok(bytes),
             Err(found) => Err(self.damage(span, Unreadable::Batch(found))),
