@@ -28,7 +28,9 @@ use distribkv::log::{Lane, LaneConfig, OnDamage};
 use distribkv::raft::{ReadMode, Recovered};
 use distribkv::route::call::{Body, Consistency, Request};
 use distribkv::route::place::{Layout, Place};
-use distribkv::shard::{Config, Limits, ReplicaStart, Runner, Scrub, Snapshots, StartTable, Times};
+use distribkv::shard::{
+    Config, Limits, NodePermits, Permits, ReplicaStart, Runner, Scrub, Snapshots, StartTable, Times,
+};
 
 /// Measures reads from a memtable and from a table.
 #[derive(Clone, Debug, Parser)]
@@ -124,6 +126,7 @@ async fn start(env: &GlommioEnv, args: &Args) -> Runner<GlommioEnv> {
             cache_bytes_max: args.cache_mib << 20,
             ..Snapshots::default()
         },
+        permits: NodePermits { snapshots: Permits::new(1, 1), fetches: Permits::new(1, 1) },
         disk_reserve_bytes: 0,
         scrub: Scrub { bytes_per_s: 0, ..Scrub::default() },
         #[cfg(debug_assertions)]

@@ -39,7 +39,8 @@ pub struct Cluster {
 ///
 /// What a node needs of memory is bounded by them, whatever its data:
 /// - changes: twice `snapshot_bytes_max` for each shard (four times where it follows, and makes its tables
-///   more slowly than its leader), and as much again for the one of each core whose table is being made;
+///   more slowly than its leader), and as much again for each whose table is being made:
+///   `snapshots_at_once_max`, and no more than one a core;
 /// - blocks of tables: `block_cache_bytes` for each core;
 /// - what finds them: a filter of 10 bits a key, and for each block of 16 KiB its first key and 24 bytes.
 ///   With keys of 16 bytes and values of 256 that is 2 bytes a key, under a hundredth of the data; of a
@@ -78,6 +79,15 @@ pub struct Node {
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.
     /// Default 30.
     pub snapshot_interval_s: u64,
+    /// How many of the node's cores may make tables at the same time; each makes one at a time. More are not
+    /// done sooner where they share a disk, and each holds in memory what it is made of, and as much of the
+    /// disk as its table. One is not enough where many cores are written to: making a table has a third of
+    /// its core at most. 1 to 256. Default 4.
+    pub snapshots_at_once_max: u64,
+    /// How many of the node's cores may fetch tables from other nodes at the same time, to catch up or for a
+    /// repair; each fetches one at a time. More are back sooner, and take more from what the node, its peers
+    /// and the network do beside it. 1 to 256. Default 1.
+    pub fetches_at_once_max: u64,
     /// How many entries of a shard the log keeps before the end of its table, so that a follower that was
     /// away for a moment need not fetch the table. 0 to 1,000,000. Default 4096.
     pub snapshot_keep_entries: u64,
@@ -153,6 +163,8 @@ impl Default for Node {
             log_segments_max: 8,
             snapshot_bytes_max: 32 << 20,
             snapshot_interval_s: 30,
+            snapshots_at_once_max: 4,
+            fetches_at_once_max: 1,
             snapshot_keep_entries: 4096,
             block_cache_bytes: 128 << 20,
             disk_reserve_bytes: 0,
@@ -175,6 +187,8 @@ pub const PROFILE_DEV: &str = include_str!("../tuning/dev.toml");
 const NODES_MAX: usize = 7;
 /// The most shards of a cluster.
 const SHARDS_MAX: u32 = 1024;
+/// The most of the same that cores of a node do at the same time: as many as they may be.
+const AT_ONCE_MAX: u64 = Cores::MAX as u64;
 /// The least size of the largest batch: an entry of 4 MiB fits.
 const BATCH_BYTES_MIN: u64 = 5 << 20;
 
@@ -302,6 +316,8 @@ impl Node {
         check_range("log_segments_max", self.log_segments_max, 2, 65_000)?;
         check_range("snapshot_bytes_max", self.snapshot_bytes_max, 64 << 10, 1 << 30)?;
         check_range("snapshot_interval_s", self.snapshot_interval_s, 1, 86_400)?;
+        check_range("snapshots_at_once_max", self.snapshots_at_once_max, 1, AT_ONCE_MAX)?;
+        check_range("fetches_at_once_max", self.fetches_at_once_max, 1, AT_ONCE_MAX)?;
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
         check_range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)?;
@@ -429,13 +445,15 @@ mod tests {
         assert_eq!(three().validate(), Ok(()));
         assert_eq!(three().listen(), "b:2");
         type Break = fn(&mut Settings);
-        let break_it: [(&str, Break); 8] = [
+        let break_it: [(&str, Break); 10] = [
             ("--id", |s| s.node.id = 4),
             ("--peers", |s| s.cluster.peers[1] = "nowhere".into()),
             ("--peers", |s| s.cluster.peers[1] = "a:1".into()),
             ("--shards", |s| s.cluster.shards = 0),
             ("--heartbeat-ms", |s| s.cluster.heartbeat_ms = 500),
             ("--segment-bytes", |s| s.node.segment_bytes = 4096),
+            ("snapshots_at_once_max", |s| s.node.snapshots_at_once_max = 0),
+            ("fetches_at_once_max", |s| s.node.fetches_at_once_max = 257),
             ("--cores", |s| s.node.cores = "many".into()),
             ("--listen", |s| s.node.listen = Some("x".into())),
         ];

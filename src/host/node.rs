@@ -22,8 +22,8 @@ use crate::log::{
 use crate::raft;
 use crate::route::place::{Layout, Place};
 use crate::shard::{
-    Config, Limits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots, StartTable,
-    TableReadError, Times, open_table,
+    Config, Limits, NodePermits, Permits, ReplicaReport, ReplicaStart, RunEnd, Runner, Scrub, Snapshots,
+    StartTable, TableReadError, Times, open_table,
 };
 
 /// Bytes of appends that wait for a lane's writer: raft's own limits stop a leader far earlier.
@@ -135,12 +135,21 @@ pub(super) fn fresh_identity(settings: &Settings, cores: u32) -> FreshIdentity {
     }
 }
 
+/// The permits that the cores of a node share, made once for all of them.
+#[must_use]
+pub fn permits(settings: &Settings, cores: u32) -> NodePermits {
+    let of = |max| Permits::new(u32::try_from(max).expect("validated to be few"), cores);
+    let config::Node { snapshots_at_once_max, fetches_at_once_max, .. } = settings.node;
+    NodePermits { snapshots: of(snapshots_at_once_max), fetches: of(fetches_at_once_max) }
+}
+
 /// Opens one core's lanes and starts its replicas.
 pub async fn open_core<E: Env>(
     env: &E,
     settings: &Settings,
     identity: &Identity,
     (core, cores): (CoreId, u32),
+    permits: &NodePermits,
     planted: &Planted,
 ) -> Result<(Runner<E>, Found), Exit> {
     let dir = settings.data_dir();
@@ -162,7 +171,8 @@ pub async fn open_core<E: Env>(
         starts.extend(of_lane);
         lanes.insert(lane, opened);
     }
-    let config = runner_config(settings, identity, Place { node: identity.node, core }, layout, planted);
+    let place = Place { node: identity.node, core };
+    let config = runner_config(settings, identity, (place, layout), permits, planted);
     let runner = Runner::new(env.clone(), config, lanes, starts);
     let runner = runner.map_err(|source| Exit::Unreadable { dir, source })?;
     Ok((runner, found))
@@ -231,8 +241,8 @@ fn standing_untold<E: Env>(env: &E, identity: &Identity, is_lane_new: bool) -> r
 fn runner_config(
     settings: &Settings,
     identity: &Identity,
-    place: Place,
-    layout: Layout,
+    (place, layout): (Place, Layout),
+    permits: &NodePermits,
     planted: &Planted,
 ) -> Config {
     #[cfg(not(debug_assertions))]
@@ -253,6 +263,7 @@ fn runner_config(
         read_mode: if cluster.lease_reads { raft::ReadMode::Lease } else { raft::ReadMode::ReadIndex },
         kv: kv::Limits::DEFAULT,
         snapshots: snapshots(&settings.node),
+        permits: permits.clone(),
         disk_reserve_bytes: settings.node.disk_reserve_bytes,
         scrub: Scrub {
             bytes_per_s: settings.node.scrub_bytes_per_s,

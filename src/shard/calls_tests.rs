@@ -13,6 +13,7 @@ use crate::route::call::Body;
 use crate::route::place::{Layout, Place};
 use crate::shard::config::{Limits, Times};
 use crate::shard::directory::{Known, News};
+use crate::shard::permits::{NodePermits, Permits};
 
 const SHARD: ShardId = ShardId(0);
 const OTHER: NodeId = NodeId(2);
@@ -35,6 +36,7 @@ impl Bench {
             read_mode: ReadMode::ReadIndex,
             kv: kv::Limits::DEFAULT,
             snapshots: crate::shard::config::Snapshots::default(),
+            permits: NodePermits { snapshots: Permits::new(1, 1), fetches: Permits::new(1, 1) },
             disk_reserve_bytes: 0,
             scrub: crate::shard::config::Scrub::default(),
             planted,

@@ -6,6 +6,7 @@ use crate::ids::{CoreId, NodeId};
 use crate::kv;
 use crate::raft;
 use crate::route::place::{Layout, Place};
+use crate::shard::permits::NodePermits;
 
 /// What a runner is told when it starts.
 #[derive(Clone, Debug)]
@@ -26,6 +27,9 @@ pub struct Config {
     pub kv: kv::Limits,
     /// When shards are made into tables, and how.
     pub snapshots: Snapshots,
+    /// How many of the node's cores may make tables, and fetch them, at the same time: of all of its cores
+    /// the same.
+    pub permits: NodePermits,
     /// Bytes that are kept free on the disk beyond what is counted: see `space`.
     pub disk_reserve_bytes: u64,
     /// How its files are looked at while nobody asks for them.
@@ -105,8 +109,8 @@ impl Times {
 /// for a byte of keys and values: 2.4 (1.0 of it tables) with T of 4 MB; 4.8 (3.0) with T of 40 MB; 7.7 (5.8)
 /// with T of 40 MB and `changes_bytes_max` of 4 MiB.
 ///
-/// What is on disk for it: T (1.17 bytes for a byte of such keys and values), twice that of one shard of a
-/// core at a time while its table is made, and the log's segments: 1.7 bytes a byte with T of 40 MB.
+/// What is on disk for it: T (1.17 bytes for a byte of such keys and values), twice that of a shard whose
+/// table is being made, and the log's segments: 1.7 bytes a byte with T of 40 MB.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshots {
     /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into

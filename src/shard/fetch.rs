@@ -8,9 +8,10 @@
 //!        ─► named as a table, durable ─► manifest ─► installed, raft goes on behind it
 //! ```
 //!
-//! Asking is what limits the rate: one part is on its way at a time, with a rest after each, and one table at
-//! a time on a core. A part file outlives the process: the next try asks for the same table from where the
-//! file ends, for as long as the leader has it.
+//! Asking is what limits the rate: one part is on its way at a time, with a rest after each, one table at a
+//! time on a core, and no more on a node than it has [`permits`](crate::shard::permits) for. A part file
+//! outlives the process: the next try asks for the same table from where the file ends, for as long as the
+//! leader has it.
 //!
 //! Why a crash is safe at any point: a part file is named by no manifest. It becomes a table after every
 //! block of it was checked and its place was reserved, under a name of this node's that is as new as that of
@@ -34,12 +35,13 @@ use std::{fmt, io};
 
 use crate::env::{BLOCK_BYTES, Env, File, OpenMode};
 use crate::ids::{Index, NodeId, ShardId};
-use crate::kv;
 use crate::kv::table::PAGE_BYTES;
+use crate::kv::{self, Retired};
 use crate::log::{Lane, TableRef, table_name};
 use crate::raft::SnapshotOffer;
 use crate::route::parcel::{PART_BYTES_MAX, TableName, TablePart};
 use crate::shard::config::Snapshots;
+use crate::shard::permits::Permit;
 use crate::shard::progress::{FetchProgress, Milestones, SharedProgress};
 use crate::shard::runner::Runner;
 use crate::shard::space::is_full;
@@ -124,17 +126,21 @@ impl Failure {
     }
 }
 
-/// Fetches a table and installs it, or says that it could not be had.
-pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, fetch: Fetch<E>) {
+/// Fetches a table and installs it, or says that it could not be had. The permit is given back with that.
+pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, fetch: Fetch<E>, permit: Permit) {
     let (shard, from, began) = (fetch.shard, fetch.offer.from, env.now());
     let outcome = match receive(&env, &runner, &fetch).await {
         Ok(arrived) => adopt(&env, &runner, &fetch, arrived).await,
         Err(failure) => Err(failure),
     };
     match outcome {
-        Ok(TableRef { index, bytes, .. }) => {
+        Ok((TableRef { index, bytes, .. }, mut retired)) => {
+            drop(permit);
             let ms = env.now().since(began).as_millis();
             tracing::info!(%shard, %from, %index, bytes, ms, "a table was fetched and installed");
+            while retired.drop_some(crate::shard::snapshot::RETIRED_KEYS) {
+                env.sleep(fetch.settings.rest).await;
+            }
         }
         Err(failure) => {
             tracing::warn!(%shard, %from, %failure, "no table was fetched");
@@ -352,7 +358,7 @@ async fn adopt<E: Env>(
     runner: &Runner<E>,
     fetch: &Fetch<E>,
     arrived: Arrived,
-) -> Result<TableRef, Failure> {
+) -> Result<(TableRef, Retired), Failure> {
     let Arrived { named, part } = arrived;
     let is_reserved = loop {
         match runner.reserve_install(fetch.shard, &named) {
@@ -376,11 +382,7 @@ async fn adopt<E: Env>(
         Err(failure) => return Err(discarded(env, path, failure).await),
     };
     fetch.lane.switch_table(fetch.shard, named).await.ok_or(Failure::Ended)?;
-    let mut retired = runner.install_fetched(fetch.shard, file, state);
-    while retired.drop_some(crate::shard::snapshot::RETIRED_KEYS) {
-        env.sleep(fetch.settings.rest).await;
-    }
-    Ok(named)
+    Ok((named, runner.install_fetched(fetch.shard, file, state)))
 }
 
 async fn open<E: Env>(

@@ -33,7 +33,7 @@
 //!
 //! What it deliberately does not do: speak gRPC, open sockets, or know what a key means.
 //!
-//! Everything here lives on the core that made it and is never shared.
+//! Everything here lives on the core that made it and is never shared, but for the counters of `permits`.
 
 mod event;
 mod end;
@@ -50,6 +50,7 @@ mod warm;
 mod snapshot;
 mod fetch;
 mod progress;
+mod permits;
 mod install;
 mod lend;
 mod scrub;
@@ -72,6 +73,7 @@ pub use config::{Scrub, Snapshots};
 pub use directory::{Directory, Known, News};
 pub use end::RunEnd;
 pub use event::MeshItem;
+pub use permits::{NodePermits, Permits};
 pub use pipeline::Pipeline;
 pub use progress::FetchProgress;
 pub use repair::Spoil;

@@ -98,6 +98,11 @@ impl Repair {
     pub(crate) fn is_spoiled(&self) -> bool {
         self.spoiled.is_some()
     }
+
+    /// Whether the next peer may be asked for a state.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.spoiled.as_ref().is_some_and(|spoiled| now >= spoiled.asks_at)
+    }
 }
 
 impl<E: Env> Replica<E> {

@@ -79,11 +79,13 @@ struct Inner<E: Env> {
     dirty: Vec<ShardId>,
     ticked_at: Instant,
     swept_at: Instant,
-    /// When it was looked at whether a table is due.
-    looked_at: Instant,
+    /// When it is looked at next whether a table is due.
+    looks_at: Instant,
     /// The table that is fetched: one at a time.
     fetching: Option<Fetching>,
     fetch_rests_until: Instant,
+    /// When a permit to fetch a table was last asked for in vain.
+    fetch_claimed_at: Option<Instant>,
     /// The part that was asked for.
     part_asked: Option<PartAsked>,
     /// Parts that others ask for.
@@ -141,11 +143,12 @@ impl<E: Env> Runner<E> {
             dirty: replicas.keys().copied().collect(),
             ticked_at: now,
             swept_at: now,
-            looked_at: now,
+            looks_at: now,
             gauge: Gauge::new(),
             end: None,
             fetching: None,
             fetch_rests_until: now,
+            fetch_claimed_at: None,
             part_asked: None,
             lending: Vec::new(),
             is_entitled: config.is_planted(PlantedBug::WipedNodeVotes),
@@ -435,11 +438,11 @@ impl<E: Env> Runner<E> {
         for (shard, offer) in out.offers {
             self.fetch_table(shard, offer);
         }
-        if let Some(repair) = repair {
-            self.start_fetch(repair);
+        if let Some((repair, permit)) = repair {
+            self.start_fetch(repair, permit);
         }
-        if let Some(job) = job {
-            self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job));
+        if let Some((job, permit)) = job {
+            self.env.spawn(snapshot::run(self.env.clone(), self.clone(), job, permit));
         }
         self.look_at_disk(now);
         if has_more {

@@ -5,8 +5,9 @@
 //!       ─► read back ─► manifest, both copies ─► installed: memory and the table before are let go of
 //! ```
 //!
-//! It is due by the rules of [`Snapshots`]. One shard of a core is made into a table at a time; between two
-//! steps the core's other work has its turn.
+//! It is due by the rules of [`Snapshots`]. One shard of a core is made into a table at a time, and no more
+//! of a node than it has [`permits`](crate::shard::permits) for; between two steps the core's other work has
+//! its turn.
 //!
 //! Why a crash is safe at any point: until the manifest names the new file it is a file that nobody names,
 //! removed by the next start; from then on it is whole, and durable with its directory. Frozen changes stay
@@ -37,6 +38,7 @@ use crate::log::{Lane, TableRef, table_name};
 use crate::shard::cache::SharedCache;
 use crate::shard::config::{Config, PlantedBug, Snapshots};
 use crate::shard::fetch::remove_parts;
+use crate::shard::permits::Permit;
 use crate::shard::repair::Spoil;
 use crate::shard::replica::Replica;
 use crate::shard::runner::Runner;
@@ -168,6 +170,11 @@ impl<E: Env> Replica<E> {
         self.state.memtable_bytes() > config.snapshots.changes_bytes_max.saturating_mul(4)
     }
 
+    /// Whether a table is due, and waits for the own disk to hold what is applied.
+    pub(crate) fn waits_for_disk(&self) -> bool {
+        self.changes.waits_for_disk && !self.changes.is_running && !self.repair.is_spoiled()
+    }
+
     /// A table is wanted, whatever has changed.
     pub(crate) fn ask_snapshot(&mut self) {
         self.changes.is_asked = true;
@@ -246,8 +253,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Makes the table, has the manifest name it, and installs it.
-pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
+/// Makes the table, has the manifest name it, and installs it. The permit is given back with that, or with a
+/// failure.
+pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>, permit: Permit) {
     let (shard, began) = (job.shard, env.now());
     let (lane, settings, cache) = (job.lane.clone(), job.settings, Rc::clone(&job.cache));
     let before = job.below.as_ref().map(|(index, _)| index.salt());
@@ -271,6 +279,7 @@ pub(crate) async fn run<E: Env>(env: E, runner: Runner<E>, job: Job<E>) {
             let ms = env.now().since(began).as_millis();
             tracing::info!(%shard, %index, bytes, ms, "a table was made");
             let mut retired = runner.install_snapshot(shard, table);
+            drop(permit);
             // A part file of a table that was fetched once is older than this one.
             if runner.is_fetching(shard) {
                 // It is in use.

@@ -69,6 +69,8 @@ pub struct ReplicaReport {
     pub is_whole: bool,
     /// Whether its state is damaged and on its way from a peer.
     pub is_spoiled: bool,
+    /// Bytes that are written of its next table; 0: none is being made.
+    pub snapshot_bytes_written: u64,
     /// How far the table is that is fetched for it from a peer, where one is.
     pub fetch: Option<FetchProgress>,
     /// Damages of its state and log found since the start, and those that were repaired since.
@@ -126,6 +128,7 @@ impl ReplicaReport {
             lane,
             is_whole: raft.standing() == raft::Standing::Whole,
             is_spoiled: replica.repair.is_spoiled(),
+            snapshot_bytes_written: replica.changes.written.get(),
             fetch,
             damaged_and_repaired: (replica.repair.damaged, replica.repair.repaired),
         }

@@ -38,8 +38,8 @@ use distribkv::host::peers::Peers;
 use distribkv::ids::{CoreId, NodeId};
 use distribkv::kv;
 use distribkv::log::{Identity, IdentityStore, RecoveredAt};
-use distribkv::shard::Runner;
 use distribkv::shard::admission::{Desk, Hello, Standing};
+use distribkv::shard::{NodePermits, Runner};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
@@ -66,6 +66,8 @@ struct Shared {
     /// When the node's directory was said to be lost, where this start says so.
     recovery: Option<RecoveredAt>,
     planted: Planted,
+    /// What the cores may do at the same time.
+    permits: NodePermits,
     ended: mpsc::Sender<Ending>,
     /// Cores that are not up yet: until there is none, a signal ends the process at once.
     starting: Arc<AtomicUsize>,
@@ -88,7 +90,8 @@ pub fn run(settings: Settings, recovery: Option<RecoveredAt>, planted: Planted) 
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
-    let shared = Arc::new(Shared { settings, cores, recovery, planted, ended, starting });
+    let permits = node::permits(&settings, cores);
+    let shared = Arc::new(Shared { settings, cores, recovery, planted, permits, ended, starting });
     let threads = start_cores(&shared, placements, listeners, asked_to_stop)?;
     // The first end decides: a failure of one core is the node's.
     for _ in 0..threads.len() {
@@ -226,8 +229,15 @@ async fn serve_core(
             (None, told.recv().map_err(gone)?)
         }
     };
-    let (runner, found) =
-        node::open_core(&env, &shared.settings, &identity, (core, shared.cores), &shared.planted).await?;
+    let (runner, found) = node::open_core(
+        &env,
+        &shared.settings,
+        &identity,
+        (core, shared.cores),
+        &shared.permits,
+        &shared.planted,
+    )
+    .await?;
     found.tell(core);
     is_read.set(true);
     for lost in &found.lost {

@@ -3,13 +3,14 @@
 
 use crate::env::{Env, Instant};
 use crate::ids::{Index, ShardId};
-use crate::raft;
 use crate::route::parcel::{DigestsTold, Parcel, Rebuild, TableAsk, TableName, TablePart};
 use crate::shard::event::MeshItem;
+use crate::shard::permits::Permit;
 use crate::shard::repair::Spoil;
 use crate::shard::replica::{Output, Turn};
 use crate::shard::table::TableReadError;
 
+use super::tables::Wanted;
 use super::{Inner, Runner};
 
 /// Questions for parts of tables that are answered in one turn; more are asked again.
@@ -74,15 +75,22 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    /// The repair that is to begin now, where this core fetches no table.
-    pub(super) fn due_repair(&mut self, now: Instant) -> Option<(ShardId, raft::SnapshotOffer, Index)> {
+    /// The repair that is to begin now, where this core fetches no table and the node has a permit left. One
+    /// that waits looks again with the next tick.
+    pub(super) fn due_repair(&mut self, now: Instant) -> Option<(Wanted, Permit)> {
+        self.forget_fetch_claim(now);
         if self.fetching.is_some() || self.has_stopped || !self.is_entitled {
             return None;
         }
-        self.replicas.iter_mut().find_map(|(shard, replica)| {
+        if !self.replicas.values().any(|replica| replica.repair.is_due(now)) {
+            return None;
+        }
+        let permit = self.take_fetch_permit(now)?;
+        let wanted = self.replicas.iter_mut().find_map(|(shard, replica)| {
             let (offer, index_min) = replica.repair_due(now)?;
-            Some((*shard, offer, index_min))
-        })
+            Some(Wanted { shard: *shard, offer, index_min })
+        });
+        wanted.map(|wanted| (wanted, permit))
     }
 
     /// A question for a part of a table.

@@ -4,7 +4,8 @@
 //! an event or as a call between two turns.
 //!
 //! Invariants:
-//! - Of one core, one table is made at a time, and one is fetched at a time.
+//! - Of one core, one table is made at a time, and one is fetched at a time; of a node, no more than it has
+//!   [`permits`](crate::shard::permits) for. A permit goes with the task that it is for.
 //! - A part of a table that is asked for is answered in time, or who asked hears that it was not.
 //! - What is lent was checked: see [`lend`](crate::shard::lend). Damage found so is repaired here as any
 //!   other.
@@ -22,6 +23,7 @@ use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
 use crate::shard::lend::Lending;
 use crate::shard::load;
+use crate::shard::permits::Permit;
 use crate::shard::progress::{FetchProgress, SharedProgress};
 use crate::shard::replica::{BlockLoad, Output, Replica, Turn, kv_config};
 use crate::shard::snapshot::Job;
@@ -29,6 +31,10 @@ use crate::shard::space::{Level, SEGMENTS_MIN};
 use crate::shard::table::{OpenTable, TableFile, TableReadError};
 
 use super::{Inner, Runner};
+
+/// How often it is looked at whether a table is due, and how soon again where the node has no permit left.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// How long a core rests after a table that it could not fetch.
 const FETCH_REST: std::time::Duration = std::time::Duration::from_secs(1);
@@ -39,6 +45,13 @@ pub(super) struct PartAsked {
     pub(super) from: NodeId,
     pub(super) at: Instant,
     pub(super) sender: AnswerSender<TablePart>,
+}
+
+/// A table that is to be fetched: it ends with this entry or a later one.
+pub(super) struct Wanted {
+    pub(super) shard: ShardId,
+    pub(super) offer: raft::SnapshotOffer,
+    pub(super) index_min: Index,
 }
 
 /// A table that is being fetched.
@@ -80,19 +93,21 @@ impl<E: Env> Runner<E> {
     /// Fetches a leader's table, where none is being fetched by this core.
     pub(super) fn fetch_table(&self, shard: ShardId, offer: raft::SnapshotOffer) {
         let mut inner = self.inner.borrow_mut();
-        let is_busy = inner.fetching.is_some() || self.env.now() < inner.fetch_rests_until;
+        let now = self.env.now();
+        let is_busy = inner.fetching.is_some() || now < inner.fetch_rests_until;
+        let permit = if is_busy { None } else { inner.take_fetch_permit(now) };
         let Some(replica) = inner.replicas.get_mut(&shard) else { return };
-        if is_busy {
+        let Some(permit) = permit else {
             // The leader offers it again. What is being fetched is none of this offer's business.
             return replica.raft.install_failed();
-        }
+        };
         drop(inner);
-        self.start_fetch((shard, offer, offer.index));
+        self.start_fetch(Wanted { shard, offer, index_min: offer.index }, permit);
     }
 
-    /// Fetches a table that ends with this entry or a later one, where none is being fetched by this core:
-    /// who waits for one asks again.
-    pub(super) fn start_fetch(&self, (shard, offer, index_min): (ShardId, raft::SnapshotOffer, Index)) {
+    /// Fetches a table, where none is being fetched by this core: who waits for one asks again.
+    pub(super) fn start_fetch(&self, wanted: Wanted, permit: Permit) {
+        let Wanted { shard, offer, index_min } = wanted;
         let mut inner = self.inner.borrow_mut();
         let (settings, progress) = (inner.config.snapshots, SharedProgress::default());
         let Some(replica) = inner.replicas.get(&shard).filter(|_| inner.fetching.is_none()) else { return };
@@ -100,7 +115,7 @@ impl<E: Env> Runner<E> {
         inner.fetching = Some(Fetching { shard, progress: Rc::clone(&progress) });
         drop(inner);
         let fetch = Fetch { shard, offer, index_min, lane, settings, progress };
-        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch));
+        self.env.spawn(fetch::run(self.env.clone(), self.clone(), fetch, permit));
     }
 
     /// Asks another node for a part of a table. `None`: no answer came in time.
@@ -249,30 +264,74 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    /// Freezes the shard whose table is due most, where none of this core is being made.
-    pub(super) fn due_snapshot(&mut self, now: Instant, random: u64) -> Option<Job<E>> {
-        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
-        if now.since(self.looked_at) < LOOK_EVERY || self.has_stopped {
+    /// A permit to fetch a table, or a place among the cores that wait for one: a leader offers its table
+    /// again with every heartbeat, and a repair looks again with every tick.
+    pub(super) fn take_fetch_permit(&mut self, now: Instant) -> Option<Permit> {
+        let permit = self.config.permits.fetches.take(self.config.core());
+        self.fetch_claimed_at = permit.is_none().then_some(now);
+        permit
+    }
+
+    /// Gives up the place among those that wait where nothing was to be fetched for a while.
+    pub(super) fn forget_fetch_claim(&mut self, now: Instant) {
+        let times = &self.config.times;
+        let is_old = |at: &Instant| now.since(*at) >= FETCH_REST + times.tick * (times.heartbeat_ticks * 2);
+        if self.fetch_claimed_at.take_if(|at| is_old(at)).is_some() {
+            self.config.permits.fetches.withdraw(self.config.core());
+        }
+    }
+
+    /// Freezes the shard whose table is due most, where none of this core is being made and the node has a
+    /// permit left.
+    pub(super) fn due_snapshot(&mut self, now: Instant, random: u64) -> Option<(Job<E>, Permit)> {
+        if now < self.looks_at {
             return None;
         }
-        self.looked_at = now;
+        self.looks_at = now + LOOK_EVERY;
         self.settle_table_waiters(now);
+        let (snapshots, core) = (self.config.permits.snapshots.clone(), self.config.core());
+        let Some(shard) = self.most_due(now) else {
+            if !self.waits_for_disk(now) {
+                snapshots.withdraw(core);
+            }
+            return None;
+        };
+        let Some(permit) = snapshots.take(core) else {
+            self.looks_at = now + LOOK_AGAIN;
+            return None;
+        };
+        let Self { config, replicas, .. } = self;
+        let replica = replicas.get_mut(&shard).expect("it was just asked whether its table is due");
+        Some((replica.begin_snapshot(config, (now, random)), permit))
+    }
+
+    fn most_due(&mut self, now: Instant) -> Option<ShardId> {
         // A start comes first: nobody is served by this core before all of it is replayed. What waits for a
         // state of a peer does not count: that peer may wait for a table of this core. Nor does what waits
         // for its own table.
-        let is_replaying = |replica: &Replica<E>| {
+        let is_busy = |replica: &Replica<E>| {
             let waits = replica.repair.is_spoiled() || replica.memory_is_full(&self.config);
-            replica.is_replaying() && !waits
+            replica.changes.is_running || (replica.is_replaying() && !waits)
         };
-        if self.replicas.values().any(|replica| replica.changes.is_running || is_replaying(replica)) {
+        if self.has_stopped || self.replicas.values().any(is_busy) {
             return None;
         }
         self.unpin();
         let Self { config, replicas, .. } = self;
         let due =
             replicas.values_mut().filter_map(|replica| Some((replica.snapshot_due(config, now)?, replica)));
-        let (_, replica) = due.max_by_key(|(bytes, _)| *bytes)?;
-        Some(replica.begin_snapshot(config, (now, random)))
+        due.max_by_key(|(bytes, _)| *bytes).map(|(_, replica)| replica.shard)
+    }
+
+    /// Whether a table is due as soon as the own disk has come up, as it will in a moment: that costs no
+    /// place among those that wait for a permit.
+    fn waits_for_disk(&self, now: Instant) -> bool {
+        let election = self.config.times.election();
+        let is_slow = |lane: &crate::log::Lane<E>| {
+            lane.is_exhausted() || lane.oldest_pending().is_some_and(|since| now.since(since) >= election)
+        };
+        let waits = self.replicas.values().any(Replica::waits_for_disk);
+        waits && !self.has_stopped && !self.lanes.values().any(is_slow)
     }
 
     /// Where a lane has more segments than it may, those who need the oldest of them let go of it: by a table

@@ -69,7 +69,7 @@ impl<E: Env> Inner<E> {
             self.tell_snapshot(told);
         }
         // The next turn looks whether its table is due.
-        self.looked_at = Instant::default();
+        self.looks_at = Instant::default();
     }
 
     /// Answers those whose tables are there, or whose time is over.

@@ -57,6 +57,10 @@ pub struct ClusterConfig {
     pub snapshot_keep_entries: u64,
     /// Bytes of tables' blocks that a core keeps.
     pub block_cache_bytes: u64,
+    /// Cores of a node that make tables, and that fetch them, at the same time.
+    pub snapshots_at_once_max: u64,
+    /// See there.
+    pub fetches_at_once_max: u64,
     /// Bytes that a core's scrub reads in a second.
     pub scrub_bytes_per_s: u64,
     /// A mistake made on purpose.
@@ -440,6 +444,8 @@ impl Cluster {
                 snapshot_keep_entries: config.snapshot_keep_entries,
                 log_segments_max: 3,
                 block_cache_bytes: config.block_cache_bytes,
+                snapshots_at_once_max: config.snapshots_at_once_max,
+                fetches_at_once_max: config.fetches_at_once_max,
                 scrub_bytes_per_s: config.scrub_bytes_per_s,
                 ..NodeSettings::default()
             },
@@ -463,12 +469,13 @@ impl Cluster {
             let exit = Exit::of_desk(failing.run().await, &agreed);
             cluster.end(node, exit.code(), &exit);
         });
+        let permits = node::permits(&settings, cores);
         let mut runners = Vec::new();
         let mut is_cut = false;
         for core in (0..cores).map(CoreId) {
             let env = self.machine(node).env(core);
             let planted = &self.inner.config.planted;
-            match node::open_core(&env, &settings, &identity, (core, cores), planted).await {
+            match node::open_core(&env, &settings, &identity, (core, cores), &permits, planted).await {
                 Ok((runner, found)) => {
                     self.judge_damage(node, &found.damages);
                     is_cut |= found.cuts > 0;

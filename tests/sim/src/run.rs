@@ -142,6 +142,8 @@ fn draw_cluster(random: &mut Random, options: &Options) -> ClusterConfig {
         snapshot_bytes_max: [400, 2000, 1 << 20][random.index(3)],
         snapshot_keep_entries: [0, 5, 1000][random.index(3)],
         block_cache_bytes: [1, 64 << 10][random.index(2)],
+        snapshots_at_once_max: 4,
+        fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
         planted: options.planted,
     }

@@ -53,6 +53,8 @@ impl Story {
             snapshot_bytes_max: 64 << 10,
             snapshot_keep_entries: 0,
             block_cache_bytes: 64 << 10,
+            snapshots_at_once_max: 4,
+            fetches_at_once_max: 1,
             scrub_bytes_per_s: 4 << 20,
             planted: Options::default().planted,
         };

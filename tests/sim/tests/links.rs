@@ -57,7 +57,9 @@ impl Scene {
             let (store, identity) =
                 node::open_identity(&opening, &settings, 1, None).await.expect("a new one");
             let place = (CoreId(0), 1);
-            let core = node::open_core(&opening, &settings, &identity, place, &Planted::default()).await;
+            let permits = node::permits(&settings, 1);
+            let planted = Planted::default();
+            let core = node::open_core(&opening, &settings, &identity, place, &permits, &planted).await;
             (Hello::of(&identity), Desk::new(store, Hello::of(&identity)), core.expect("a new one").0)
         });
         let (own, desk, runner) = opened.expect("opening a new node takes no time");

@@ -357,6 +357,8 @@ fn a_staggered_and_aborted_first_start_works() {
         snapshot_bytes_max: 1 << 20,
         snapshot_keep_entries: 1000,
         block_cache_bytes: 64 << 10,
+        snapshots_at_once_max: 4,
+        fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
         planted: Options::default().planted,
     };

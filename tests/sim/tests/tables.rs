@@ -38,6 +38,8 @@ fn node_with_table(block_cache_bytes: u64) -> (World, Cluster, PathBuf) {
         snapshot_bytes_max: 64 << 10,
         snapshot_keep_entries: 10,
         block_cache_bytes,
+        snapshots_at_once_max: 4,
+        fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
         planted: Planted::default(),
     };
