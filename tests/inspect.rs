@@ -12,7 +12,6 @@ use distribkv::log::batch::{BatchSequence, NotABatch};
 mod directory;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod kv_tables;
-#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "sim/tests/log_mem/mod.rs"]
 mod log_mem;
 mod processes;

@@ -21,10 +21,6 @@ impl DiskFiles {
     pub fn new(disk: &Disk, root: PathBuf) -> Self {
         Self { disk: disk.clone(), root }
     }
-
-    fn contents(&self, file: &str) -> io::Result<Vec<u8>> {
-        self.disk.contents(&self.root.join(file)).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
 }
 
 impl Files for DiskFiles {
@@ -33,13 +29,12 @@ impl Files for DiskFiles {
     }
 
     fn len(&self, file: &str) -> io::Result<u64> {
-        self.contents(file).map(|bytes| bytes.len() as u64)
+        let bytes = self.disk.contents(&self.root.join(file)).ok_or(io::ErrorKind::NotFound)?;
+        Ok(bytes.len() as u64)
     }
 
     fn read(&self, file: &str, at: u64, len: usize) -> io::Result<Vec<u8>> {
-        let bytes = self.contents(file)?;
-        let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes[from..from.saturating_add(len).min(bytes.len())].to_vec())
+        self.disk.read_now(&self.root.join(file), at, len)
     }
 }
 

@@ -6,6 +6,8 @@
 //! lengths   durable_len, then each length set since     a power cut leaves any one
 //! ```
 //!
+//! A durable sector may be bad: it is not read any more, until something else is stored there.
+//!
 //! Invariants:
 //! - A read sees the newest version of each sector, whether it is durable or not.
 //! - Versions of a sector are in the order of their sequence numbers, and at most [`VERSIONS_MAX`].
@@ -13,7 +15,7 @@
 //!
 //! It knows nothing of names, time and faults: [`super`] has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fate::{Fate, Fates};
 
@@ -35,6 +37,8 @@ pub(super) struct Contents {
     /// Lengths set since the last sync, with the sequence number of what set them.
     lengths: Vec<(u64, u64)>,
     cached: BTreeMap<u64, Vec<Version>>,
+    /// Durable sectors that cannot be read.
+    bad: BTreeSet<u64>,
 }
 
 /// A sector as some write left it in the cache.
@@ -74,6 +78,18 @@ impl Contents {
         bytes.drain(..skipped);
         bytes.truncate(usize_of(end - pos));
         bytes
+    }
+
+    /// Whether a read of these bytes fails: the cache does not stand for all bad sectors among them.
+    pub(super) fn is_bad(&self, pos: u64, len: usize) -> bool {
+        let end = pos.saturating_add(len as u64).min(self.len);
+        let sectors = pos / SECTOR..end.div_ceil(SECTOR);
+        pos < end && self.bad.range(sectors).any(|sector| !self.cached.contains_key(sector))
+    }
+
+    /// Makes the sectors of these bytes bad.
+    pub(super) fn spoil(&mut self, pos: u64, len: usize) {
+        self.bad.extend(pos / SECTOR..pos.saturating_add(len as u64).div_ceil(SECTOR));
     }
 
     /// A sector as a reader sees it.
@@ -156,8 +172,13 @@ impl Contents {
         self.set_durable_len(end);
     }
 
-    /// Puts bytes onto the disk itself.
+    /// Puts bytes onto the disk itself. A bad sector gives way to another one.
     fn store_sector(&mut self, sector: u64, bytes: &[u8]) {
+        self.bad.remove(&sector);
+        self.set_sector(sector, bytes);
+    }
+
+    fn set_sector(&mut self, sector: u64, bytes: &[u8]) {
         let start = usize_of(sector * SECTOR);
         if self.durable.len() < start + SECTOR_BYTES {
             self.durable.resize(start + SECTOR_BYTES, 0);
@@ -236,7 +257,7 @@ impl Contents {
         bytes[within] ^= 1 << bit;
         match self.cached.get_mut(&sector).and_then(|versions| versions.last_mut()) {
             Some(version) => *version.bytes = bytes,
-            None => self.store_sector(sector, &bytes),
+            None => self.set_sector(sector, &bytes),
         }
     }
 

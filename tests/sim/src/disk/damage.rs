@@ -1,9 +1,10 @@
-//! What becomes of what a disk holds, and of what it says that it has written, without an error: bits and
-//! sectors that rot, files that are gone, writes that never land or land elsewhere.
+//! What becomes of what a disk holds, and of what it says that it has written: bits and sectors that rot,
+//! blocks that cannot be read any more, files that are gone, writes that never land or land elsewhere.
 //!
 //! | damage | shows |
 //! |---|---|
 //! | a bit or a sector of a file, at rest or while it is open | when it is read, by a checksum |
+//! | a bad block | by the error of every read of it, until it is written |
 //! | a file that is gone | when it is opened; who has it open goes on |
 //! | a write that is acknowledged and never lands | by what is read in its place, if anything knows better |
 //! | one that lands elsewhere in its file | the same, and by what it has overwritten |
@@ -45,6 +46,25 @@ impl Disk {
         let len = self.inner.state.borrow().tree.find_file(path).map(|inode| self.len_of(inode));
         let end = len.unwrap_or_default().min(first + SECTOR_BYTES as u64);
         (first..end).for_each(|byte| self.flip_bit(path, byte, (byte % 7) as u8));
+    }
+
+    /// Makes the block of this byte bad: reads of it fail until it is written. What is cached of it can be
+    /// read for as long as it is.
+    pub fn spoil_block(&self, path: &Path, at: u64) {
+        let mut state = self.inner.state.borrow_mut();
+        match state.tree.find_file(path) {
+            Ok(inode) => state.tree.file_mut(inode).spoil(at - at % BLOCK_BYTES as u64, BLOCK_BYTES),
+            Err(error) => panic!("{} cannot go bad: {error}", path.display()),
+        }
+    }
+
+    /// Reads a part of a file as it is now, whatever is in flight; fewer bytes only where it ends.
+    ///
+    /// # Errors
+    /// There is no such file, or a block is bad.
+    pub fn read_now(&self, path: &Path, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let state = self.inner.state.borrow();
+        state.read(state.tree.find_file(path)?, at, len)
     }
 
     /// Takes a file away, now and after every crash. Who has it open goes on with it.

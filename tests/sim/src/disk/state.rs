@@ -14,7 +14,7 @@ use super::fate::{Fates, Tearing};
 use super::faults::Faults;
 use super::names::{InodeId, Tree};
 use super::settings::{DiskConfig, FailedSync};
-use super::{Crash, ENOSPC, Flight, os_error};
+use super::{Crash, EIO, ENOSPC, Flight, os_error};
 use crate::executor::Group;
 use crate::random::{Choices, Random};
 
@@ -79,7 +79,7 @@ impl State {
         }
         match action {
             Action::Open { path, mode } => self.open(sequence, path, *mode),
-            Action::Read { inode, pos, len } => Ok(Answer::Bytes(self.tree.file(*inode).read(*pos, *len))),
+            Action::Read { inode, pos, len } => self.read(*inode, *pos, *len).map(Answer::Bytes),
             Action::Length { inode } => Ok(Answer::Length(self.tree.file(*inode).len())),
             Action::Write { inode, pos, data, through } => self.write(sequence, *inode, *pos, data, *through),
             Action::Sync { inode, through } => {
@@ -112,6 +112,12 @@ impl State {
         };
         *self.open.entry(inode).or_default() += 1;
         Ok(Answer::Opened(inode))
+    }
+
+    /// Reads, where no block is bad.
+    pub(super) fn read(&self, inode: InodeId, pos: u64, len: usize) -> io::Result<Vec<u8>> {
+        let contents = self.tree.file(inode);
+        if contents.is_bad(pos, len) { Err(os_error(EIO)) } else { Ok(contents.read(pos, len)) }
     }
 
     /// Writes to the cache or through it, where there is space.

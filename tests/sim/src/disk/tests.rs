@@ -621,3 +621,48 @@ fn the_same_seed_leaves_the_same_disk_and_trace() {
     }
     assert_eq!(hashes.len(), 20, "seeds differ");
 }
+
+#[test]
+fn a_bad_block_is_read_when_it_was_written_again_and_not_before() {
+    let bench = Bench::new(None, DiskConfig::default());
+    let disk = bench.machine.disk().clone();
+    let done = bench.run(|env| async move {
+        let file = env.open(&path("a"), OpenMode::CreateDurable).await?;
+        for block in 0..3 {
+            fill(&env, &file, block, 1).await?;
+        }
+        disk.spoil_block(&path("a"), BLOCK_BYTES as u64 + 7);
+        let block = async |number: usize| file.read_at((number * BLOCK_BYTES) as u64, BLOCK_BYTES).await;
+        for bad in [block(1).await, block(1).await, file.read_at(0, 3 * BLOCK_BYTES).await] {
+            assert_eq!(bad.map_err(|error| error.raw_os_error()), Err(Some(EIO)));
+        }
+        assert!(block(0).await.is_ok() && block(2).await.is_ok());
+        fill(&env, &file, 1, 2).await?;
+        assert_eq!(block(1).await?, vec![2; BLOCK_BYTES]);
+        io::Result::Ok(())
+    });
+    assert!(matches!(done, Ok(Ok(()))), "{done:?}");
+}
+
+#[test]
+fn a_block_stays_bad_where_what_was_written_to_it_is_lost() {
+    let kept = exhaust(8, |choices| {
+        let bench = Bench::scripted(choices);
+        let disk = bench.machine.disk().clone();
+        let done = bench.run(|env| async move {
+            let file = env.open(&path("a"), OpenMode::Create).await?;
+            fill(&env, &file, 0, 1).await?;
+            file.sync().await?;
+            env.sync_dir(Path::new("/d")).await?;
+            disk.spoil_block(&path("a"), 0);
+            fill(&env, &file, 0, 2).await?;
+            assert_eq!(file.read_at(0, BLOCK_BYTES).await?, vec![2; BLOCK_BYTES]);
+            io::Result::Ok(())
+        });
+        assert!(matches!(done, Ok(Ok(()))), "{done:?}");
+        bench.machine.crash(Crash::Power);
+        let read = bench.machine.disk().read_now(&path("a"), 0, 1);
+        assert!(read.as_ref().map_or_else(|error| error.raw_os_error() == Some(EIO), |byte| *byte == [2]));
+    });
+    assert_eq!(kept, Exhausted::All(2));
+}

@@ -6,8 +6,10 @@
 //!
 //! Invariants: the same calls leave the same bytes; nothing is ever in flight when a run returns.
 
+#![allow(dead_code, reason = "each test that shares the module uses its own part of it")]
+
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +20,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use distribkv::env::{Env, File, Instant, OpenMode};
+use distribkv::env::{BLOCK_BYTES, Env, File, Instant, OpenMode};
 
 /// Files by path.
 pub type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// What cannot be read, until it is written or removed.
+#[derive(Clone, Debug, Default)]
+pub struct Bad {
+    /// Blocks, by their file and number.
+    pub blocks: BTreeSet<(PathBuf, usize)>,
+    /// Files that cannot even be opened.
+    pub files: BTreeSet<PathBuf>,
+    /// Reads that fail wherever they are, before others work.
+    pub reads: usize,
+}
+
+/// What the system says of a bad sector.
+fn bad_sector() -> io::Error {
+    const EIO: i32 = 5;
+    io::Error::from_raw_os_error(EIO)
+}
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -34,6 +53,7 @@ pub struct MemEnv {
 #[derive(Default)]
 struct Inner {
     files: RefCell<Files>,
+    bad: RefCell<Bad>,
     clock_us: Cell<u64>,
     random: Cell<u64>,
     tasks: RefCell<Vec<Task>>,
@@ -56,6 +76,16 @@ impl MemEnv {
     /// Changes the files.
     pub fn change(&self, change: impl FnOnce(&mut Files)) {
         change(&mut self.inner.files.borrow_mut());
+    }
+
+    /// Has reads fail.
+    pub fn spoil(&self, bad: Bad) {
+        *self.inner.bad.borrow_mut() = bad;
+    }
+
+    /// What cannot be read as it is now.
+    pub fn bad(&self) -> Bad {
+        self.inner.bad.borrow().clone()
     }
 
     /// Polls all tasks until none has anything to do at this time.
@@ -130,6 +160,9 @@ impl Env for MemEnv {
     }
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MemFile> {
+        if self.inner.bad.borrow().files.contains(path) {
+            return Err(bad_sector());
+        }
         let mut files = self.inner.files.borrow_mut();
         let is_there = files.contains_key(path);
         match mode {
@@ -163,6 +196,9 @@ impl Env for MemEnv {
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
+        let bad = &mut self.inner.bad.borrow_mut();
+        bad.files.remove(path);
+        bad.blocks.retain(|(file, _)| file != path);
         self.inner.files.borrow_mut().remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
 
@@ -182,6 +218,21 @@ pub struct MemFile {
 }
 
 impl MemFile {
+    /// The blocks of a part of the file.
+    fn blocks(at: usize, len: usize) -> std::ops::Range<usize> {
+        at / BLOCK_BYTES..(at + len).div_ceil(BLOCK_BYTES)
+    }
+
+    /// Whether a read of a part of the file fails.
+    fn fails(&self, at: usize, len: usize) -> bool {
+        let mut bad = self.env.inner.bad.borrow_mut();
+        if bad.reads > 0 {
+            bad.reads -= 1;
+            return true;
+        }
+        Self::blocks(at, len).any(|block| bad.blocks.contains(&(self.path.clone(), block)))
+    }
+
     fn with<T>(&self, each: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
         let mut files = self.env.inner.files.borrow_mut();
         files.get_mut(&self.path).map(each).ok_or(io::ErrorKind::NotFound.into())
@@ -193,6 +244,9 @@ impl File for MemFile {
 
     async fn write_at(&self, buf: Rc<Vec<u8>>, pos: u64) -> io::Result<()> {
         let at = usize::try_from(pos).expect("files are small here");
+        let written = Self::blocks(at, buf.len());
+        let bad = &mut self.env.inner.bad.borrow_mut().blocks;
+        bad.retain(|(path, block)| *path != self.path || !written.contains(block));
         self.with(|bytes| {
             bytes.resize(bytes.len().max(at + buf.len()), 0);
             bytes[at..at + buf.len()].copy_from_slice(&buf);
@@ -201,6 +255,9 @@ impl File for MemFile {
 
     async fn read_at(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
         let at = usize::try_from(pos).expect("files are small here");
+        if self.fails(at, len) {
+            return Err(bad_sector());
+        }
         self.with(|bytes| bytes[at.min(bytes.len())..(at + len).min(bytes.len())].to_vec())
     }
 
