@@ -1,8 +1,8 @@
 //! What can go wrong with a lane's log or a node's identity, named by what the caller must do about it.
 //!
 //! Invariants: every error names the file and, where there is one, the offset; sources are kept, never turned
-//! into text; damage is told apart from failure, since a failed disk may be read again after a restart and a
-//! damaged file may not.
+//! into text; damage is told apart from failure, since what failed may work after a restart and a damaged
+//! file may not. What the disk does not give back when it is asked twice is damage.
 //!
 //! It deliberately has no catch-all variant and no error that asks to be tried again.
 
@@ -15,6 +15,7 @@ use crate::ids::{ClusterId, Index, LaneId, NodeId, ShardId};
 
 use super::batch::{BatchSequence, NotABatch};
 use super::identity::Noted;
+use super::medium::MediumError;
 use super::record::RecordError;
 
 /// The queue of a lane is full, or the lane failed or was closed: nothing was taken. The caller keeps the
@@ -142,6 +143,10 @@ pub enum DamageKind {
     },
     /// The header of a segment is not what the manifest says.
     SegmentHeader,
+    /// The disk does not give the file.
+    BadFile(MediumError),
+    /// The disk does not give back a block of the file, or a batch.
+    BadBlock(MediumError),
     /// A durable batch that is read again and is no batch any more.
     Unreadable {
         /// What was found instead.
@@ -190,6 +195,14 @@ pub enum DamageKind {
     },
 }
 
+impl DamageKind {
+    /// Whether this is what the disk says, rather than what it gave: it may say another thing later.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, Self::BadFile(_) | Self::BadBlock(_))
+    }
+}
+
 impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -200,6 +213,8 @@ impl fmt::Display for DamageKind {
             Self::SegmentMissing => f.write_str("the file is gone"),
             Self::SegmentLength { expected, found } => write!(f, "{found} bytes long instead of {expected}"),
             Self::SegmentHeader => f.write_str("the header is not what the manifest says"),
+            Self::BadFile(error) => write!(f, "the disk does not give the file: {error}"),
+            Self::BadBlock(error) => write!(f, "the disk does not give it back: {error}"),
             Self::Unreadable { found } => write!(f, "a durable batch cannot be read again: {found}"),
             Self::Batch { sequence, covered_by, found } => {
                 write!(f, "batch {sequence} is damaged ({found}): batch {covered_by} knew it durable")
@@ -415,7 +430,7 @@ pub enum ReadError {
     },
     /// They are damaged. The log goes on; the entries must come from a peer.
     Damaged(Damage),
-    /// The disk failed to read.
+    /// They could not be read, for a reason that says nothing of what is stored.
     Failed(LogFailure),
 }
 

@@ -40,7 +40,8 @@
 //!
 //! A batch says which batch was known durable when it was formed. So a bad position that any later batch knew
 //! durable was acknowledged, and is damage. An idle lane and a clean end append an empty batch, so that the
-//! last real one is covered too; until then it is the blind spot.
+//! last real one is covered too; until then it is the blind spot. What cannot be read at all is damage
+//! without such a proof: it may have been the batch that is looked for, or the one that knew it.
 //!
 //! A cluster of one stops at damage, with file, offset and kind, and nothing is changed. Where shards have
 //! peers the start goes round it: every shard of the lane that may have lost something is told what it still
@@ -64,6 +65,7 @@ pub mod index;
 mod keeper;
 mod lane;
 pub mod manifest;
+mod medium;
 #[cfg(debug_assertions)]
 mod planted;
 mod queue;
@@ -85,6 +87,7 @@ pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Note
 pub use index::Survivor;
 pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, OnDamage, Space};
 pub use manifest::{TableRef, table_name, table_of_name};
+pub use medium::MediumError;
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
 pub use recovery::{Cut, RecoveredShard, Recovery};

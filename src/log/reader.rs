@@ -5,7 +5,7 @@
 //! - What is returned was durable, and of one history: a read that was overtaken by a replacement of entries
 //!   ends before it, or begins again.
 //! - Every batch is checked again whenever it is read from the disk; damage found so is an answer, never a
-//!   guess.
+//!   guess. So is a batch that the disk does not give back.
 //! - A segment that is being read is not released.
 //!
 //! It lives on its lane's core. It deliberately keeps little of what it reads ([`recent`](super::recent)):
@@ -23,6 +23,7 @@ use super::batch::{Batch, NotABatch, Place, SegmentId};
 use super::error::{Damage, DamageKind, Doing, LogFailure, ReadError};
 use super::index::Span;
 use super::lane::{Lane, Shared};
+use super::medium::{BadBlock, read_twice};
 use super::recent::{Asked, BatchAt};
 use super::record::{Record, RecordError};
 use super::segment::segment_name;
@@ -148,17 +149,21 @@ impl<E: Env> Lane<E> {
         let segment = span.at.segment;
         let _pin = self.pin(segment);
         let path = self.shared.dir.join(segment_name(segment));
-        let failed = |source| ReadError::Failed(LogFailure::at(Doing::Read, &path, span.at.offset, source));
+        let offset = span.at.offset;
+        let failed = |source| ReadError::Failed(LogFailure::at(Doing::Read, &path, offset, source));
+        let bad = |error| ReadError::Damaged(BadBlock { offset, error }.damage(path.clone()));
         let known = self.open_file(segment);
         let file = match known {
             Some(file) => file,
             None => {
-                let file = Rc::new(self.shared.env.open(&path, OpenMode::Read).await.map_err(failed)?);
+                let open = async || self.shared.env.open(&path, OpenMode::Read).await;
+                let file = Rc::new(read_twice(open).await.map_err(failed)?.map_err(bad)?);
                 self.keep_open(segment, Rc::clone(&file));
                 file
             }
         };
-        let bytes = file.read_at(span.at.offset, span.at.bytes as usize).await.map_err(failed)?;
+        let read = async || file.read_at(offset, span.at.bytes as usize).await;
+        let bytes = read_twice(read).await.map_err(failed)?.map_err(bad)?;
         let place = self.place(segment, salt);
         match Batch::decode(&bytes, &place) {
             Ok(_) => Ok(bytes),

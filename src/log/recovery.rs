@@ -12,7 +12,8 @@
 //! batch in the rest of the lane knew n durable, or a recorded end lies past it; a whole batch in a place
 //! that is not its own is damage too, since no tear makes one. Otherwise it is the **torn** tail of a write
 //! that nobody was told about, and it is cut, by recording the end before it. The blind spot: damage to the
-//! last batch, before a seal or a recorded end covers it, looks like a tear.
+//! last batch, before a seal or a recorded end covers it, looks like a tear. A block that cannot be read
+//! never does: where it may have held the batch n, or one that knew it, the log ends in damage.
 //!
 //! A process that was killed may leave one write in flight, which lands some milliseconds later. Whether it
 //! is the batch after the last one found, or that very one, half of it read from a disk that has not got it
@@ -157,6 +158,7 @@ pub(super) async fn recover<E: Env>(
     let place = Place { lane: config.lane, segment: file.manifest.take_segment_id(), salt: env.random() };
     let cut = walk.cut();
     let (current, position) = begin(env, dir, config, place, &mut walk).await?;
+    walk.begin_last_hole();
     let carried = (position > SEGMENT_DATA_AT).then_some(walk.last.sequence);
     let survivors = survivors(env, dir, config, &mut walk, &file.manifest.tables)?;
     let position = write_survivors(env, (&current, position), &mut walk, &survivors).await?;

@@ -17,7 +17,7 @@ use super::batch::{BatchSequence, NotABatch};
 use super::error::{Damage, DamageKind, LogFailure, OpenError};
 use super::lane::Lane;
 use super::manifest::{Mark, SegmentMeta};
-use super::scan::SegmentScan;
+use super::scan::{NoBatch, SegmentScan};
 use super::segment::{SEGMENT_DATA_AT, segment_name};
 
 /// How much is looked at between two rests.
@@ -44,7 +44,9 @@ pub enum Looked {
     Released,
     /// It is damaged.
     Damaged(Damage),
-    /// The disk failed to read it.
+    /// The disk does not give it back: where it does so the next time neither, it is damaged.
+    Unread(Damage),
+    /// It could not be read, for a reason that says nothing of what is stored.
     Failed(LogFailure),
 }
 
@@ -80,6 +82,7 @@ impl<E: Env> SegmentScrub<E> {
         drop(pin);
         match looked {
             Ok(looked) => looked,
+            Err(OpenError::Damaged(damage)) if damage.kind.is_of_disk() => Looked::Unread(damage),
             Err(OpenError::Damaged(damage)) => Looked::Damaged(damage),
             Err(OpenError::Failed(failure) | OpenError::DiskFull(failure)) => Looked::Failed(failure),
             Err(OpenError::Format { .. } | OpenError::Settings(_) | OpenError::Disagrees { .. }) => {
@@ -116,7 +119,8 @@ impl<E: Env> SegmentScrub<E> {
         };
         let (header, chain, bytes) = match scan.batch_at(self.offset).await? {
             Ok((batch, bytes)) => (batch.header, batch.chain, bytes.len() as u64),
-            Err(found) => {
+            Err(NoBatch::Bad(bad)) => return Err(bad.damage(scan.path().to_path_buf()).into()),
+            Err(NoBatch::Not(found)) => {
                 let sequence = self.last.map_or(self.end, |last| last.sequence.next());
                 let kind = DamageKind::BeforeEnd { sequence, end: self.end, found };
                 return Err(self.damage(kind).into());

@@ -6,6 +6,7 @@
 //!        ├─ a recorded end lies past it ───────────────────────────► damage
 //!        ├─ a valid batch in the rest of the lane knew it durable ─► damage
 //!        ├─ the next segment begins with the expected batch ───────► the segment ended here
+//!        ├─ something cannot be read that may have been either ────► damage
 //!        └─ none ────────────────────────────────────────► end of the log: what is there is torn, or nothing
 //!
 //!  damage ─┬─ nobody has what was lost ─► the start stops
@@ -15,12 +16,19 @@
 //! Gone round, damage is a hole of which nothing is known but that it is there: the index is told, and makes
 //! what it can of what lies behind (`index::missing`).
 //!
+//! A block that cannot be read is no tear and no proof, but a *doubt*: it may have been the batch that is
+//! expected, or one that knew it. What settles it is a proof, or the next segment where it begins with the
+//! expected batch; else the log ends in damage. Only where nothing was ever written to the place itself (it
+//! is zeros still) does what cannot be read behind it say nothing: no batch is there, so none follows. The
+//! end of a log is where most of the space of its segments is, and a bad sector in that costs nobody
+//! anything.
+//!
 //! The last batch is *held*: no later one covers it, so its write may still be in flight, from a process that
 //! is gone. It counts for where the log ends, but is not in the index yet; recovery writes it again
-//! elsewhere.
+//! elsewhere. Where the log ends in doubt the hole begins behind it, and after that.
 //!
 //! Invariants: it writes nothing but syncs; a whole batch in a place that is not its own is damage, since no
-//! tear makes one; of the data only the held batch is in memory.
+//! tear makes one; nothing is cut that cannot be read; of the data only the held batch is in memory.
 //!
 //! It deliberately does not change the manifest and makes no choice that a second pass could not make again.
 
@@ -38,7 +46,7 @@ use super::manifest::{Manifest, Mark, SegmentMeta};
 use super::planted::PlantedBug;
 use super::record::RecordError;
 use super::recovery::Cut;
-use super::scan::SegmentScan;
+use super::scan::{NoBatch, SegmentScan};
 use super::segment::{SEGMENT_DATA_AT, segment_name};
 
 /// A position at which the expected batch is not: an end, a tear or damage.
@@ -46,7 +54,12 @@ struct Failing {
     segment: SegmentId,
     file: PathBuf,
     offset: u64,
-    found: NotABatch,
+    found: NoBatch,
+    /// Whether nothing was ever written where the batch should be.
+    is_blank: bool,
+    /// The segment of a block that cannot be read and may have been the batch, or one that knew it; and that
+    /// block.
+    doubt: Option<(SegmentId, Damage)>,
 }
 
 /// The last batch so far.
@@ -83,6 +96,8 @@ pub(super) struct Walk<'a> {
     pub damaged: BTreeSet<SegmentId>,
     /// Behind a hole: the next batch may be any later one.
     is_adrift: bool,
+    /// The log ends in a hole, which begins behind the held batch.
+    ends_in_hole: bool,
     /// The segment before this one, where its end is not recorded.
     without_end: Option<SegmentId>,
     pub batches: u64,
@@ -126,6 +141,7 @@ pub(super) async fn walk<'a, E: Env>(
         }
         walk.end_segment(meta, is_short);
     }
+    walk.end()?;
     walk.keep_damaged(manifest);
     #[cfg(debug_assertions)]
     if let Some(cut) = walk.cut().filter(|_| config.has(PlantedBug::TornTailMisread)) {
@@ -147,6 +163,7 @@ impl<'a> Walk<'a> {
             damages: Vec::new(),
             damaged: BTreeSet::new(),
             is_adrift: false,
+            ends_in_hole: false,
             without_end: None,
             batches: 0,
             bytes: 0,
@@ -156,7 +173,9 @@ impl<'a> Walk<'a> {
 
     /// The torn tail, where there is one: something of a batch, but not all of it.
     pub fn cut(&self) -> Option<Cut> {
-        let Failing { file, offset, found, .. } = self.failing.as_ref()?;
+        let Failing { file, offset, found: NoBatch::Not(found), .. } = self.failing.as_ref()? else {
+            return None;
+        };
         let is_torn = !matches!(found, NotABatch::Magic | NotABatch::Foreign);
         let sequence = self.last.sequence.next();
         is_torn.then(|| Cut { file: file.clone(), offset: *offset, sequence, found: *found })
@@ -197,7 +216,49 @@ impl<'a> Walk<'a> {
             self.index.begin_missing(shards.iter().copied());
         }
         self.is_adrift = true;
-        self.failing = None;
+        if let Some(Failing { segment, doubt: Some((of, damage)), .. }) = self.failing.take() {
+            self.damages.push(damage);
+            self.damaged.extend([segment, of]);
+        }
+    }
+
+    /// Goes round a position at which a batch was once.
+    fn lose_failing(&mut self, mut failing: Failing, covered_by: BatchSequence) -> Result<(), OpenError> {
+        let sequence = self.last.sequence.next();
+        let (segment, file, offset) = (failing.segment, failing.file.clone(), failing.offset);
+        let damage = match failing.found {
+            NoBatch::Not(found) => {
+                Damage { file, offset, kind: DamageKind::Batch { sequence, covered_by, found } }
+            }
+            NoBatch::Bad(bad) => {
+                failing.doubt = None;
+                bad.damage(file)
+            }
+        };
+        self.failing = Some(failing);
+        self.lose(segment, damage)?;
+        self.ends.entry(segment).or_insert(self.last);
+        Ok(())
+    }
+
+    /// The end of the log: where something cannot be read there, it is damage. The hole begins only when the
+    /// held batch is carried.
+    fn end(&mut self) -> Result<(), OpenError> {
+        let cuts_damage = self.cuts_damage();
+        let failing = self.failing.take_if(|failing| failing.doubt.is_some() && !cuts_damage);
+        if let Some(Failing { segment, doubt: Some((of, damage)), .. }) = failing {
+            self.note_damage(of, damage)?;
+            self.damaged.insert(segment);
+            self.ends_in_hole = true;
+        }
+        Ok(())
+    }
+
+    /// Begins the hole in which the log ends, where it does. The held batch is carried by then.
+    pub fn begin_last_hole(&mut self) {
+        if self.ends_in_hole {
+            self.begin_hole();
+        }
     }
 
     /// A segment that is shorter than it was made may have held more than was found.
@@ -238,7 +299,7 @@ impl<'a> Walk<'a> {
                     self.take(&path, place, offset, &batch, bytes)?;
                     offset += batch.bytes() as u64;
                 }
-                Err(NotABatch::Format(found)) => {
+                Err(NoBatch::Not(NotABatch::Format(found))) => {
                     return Err(OpenError::Format { file: path, found, known: FORMAT });
                 }
                 Err(found) => match self.fails_at(scan, meta, offset, found).await? {
@@ -264,35 +325,42 @@ impl<'a> Walk<'a> {
         scan: &mut SegmentScan<E>,
         meta: &SegmentMeta,
     ) -> Result<bool, OpenError> {
-        let Some(failing) = &self.failing else { return Ok(true) };
+        let Some(mut failing) = self.failing.take() else { return Ok(true) };
         let sequence = self.last.sequence.next();
-        let (before, file, offset, found) =
-            (failing.segment, failing.file.clone(), failing.offset, failing.found);
         let path = scan.path().to_path_buf();
-        if let Ok((batch, _)) = scan.batch_at(SEGMENT_DATA_AT).await? {
-            if batch.header.sequence == sequence {
-                self.failing = None;
-                return Ok(true);
-            }
-            if batch.header.durable_through < sequence {
-                let kind = DamageKind::OutOfOrder { expected: sequence, found: batch.header.sequence };
+        let first = scan.batch_at(SEGMENT_DATA_AT).await?.map(|(batch, _)| batch.header);
+        match first {
+            Ok(header) if header.sequence == sequence => return Ok(true),
+            Ok(header) if header.durable_through < sequence => {
+                let kind = DamageKind::OutOfOrder { expected: sequence, found: header.sequence };
+                self.failing = Some(failing);
                 self.lose(meta.id, Damage { file: path, offset: SEGMENT_DATA_AT, kind })?;
                 return Ok(true);
             }
+            Ok(_) | Err(_) => {}
         }
         if self.cuts_damage() {
+            self.failing = Some(failing);
             return Ok(false);
         }
-        let covered_by = match scan.covering(SEGMENT_DATA_AT, sequence).await? {
-            Some((_, covered_by)) => covered_by,
-            None => match meta.end {
-                Some(end) => end.sequence,
-                None => return Ok(false),
-            },
+        let evidence = scan.evidence(SEGMENT_DATA_AT, sequence).await?;
+        let Some(covered_by) = evidence.covered_by.or(meta.end.map(|end| end.sequence)) else {
+            failing.is_blank &= scan.is_blank(SEGMENT_DATA_AT).await?;
+            if !failing.is_blank && failing.doubt.is_none() && !self.is_adrift {
+                failing.doubt = evidence.bad.map(|bad| (meta.id, bad.damage(path)));
+            }
+            self.failing = Some(failing);
+            return Ok(false);
         };
-        let kind = DamageKind::Batch { sequence, covered_by, found };
-        self.lose(before, Damage { file, offset, kind })?;
-        self.ends.entry(before).or_insert(self.last);
+        if let Err(NoBatch::Bad(bad)) = first
+            && failing.is_blank
+        {
+            // Nothing was ever written there: the batch was here.
+            self.lose(meta.id, bad.damage(path))?;
+            self.ends.entry(failing.segment).or_insert(self.last);
+        } else {
+            self.lose_failing(failing, covered_by)?;
+        }
         Ok(true)
     }
 
@@ -302,22 +370,33 @@ impl<'a> Walk<'a> {
         scan: &mut SegmentScan<E>,
         meta: &SegmentMeta,
         offset: u64,
-        found: NotABatch,
+        found: NoBatch,
     ) -> Result<Option<u64>, OpenError> {
         let sequence = self.last.sequence.next();
         let file = scan.path().to_path_buf();
-        let kind = match (meta.end, scan.covering(offset, sequence).await?) {
+        let evidence = scan.evidence(offset, sequence).await?;
+        let damage = match (found, meta.end, evidence.covered_by) {
             _ if self.cuts_damage() => None,
-            (Some(end), _) => Some(DamageKind::BeforeEnd { sequence, end: end.sequence, found }),
-            (None, Some((_, covered_by))) => Some(DamageKind::Batch { sequence, covered_by, found }),
-            (None, None) => None,
+            (_, None, None) => None,
+            (NoBatch::Bad(bad), _, _) => Some(bad.damage(file.clone())),
+            (NoBatch::Not(found), Some(end), _) => {
+                let kind = DamageKind::BeforeEnd { sequence, end: end.sequence, found };
+                Some(Damage { file: file.clone(), offset, kind })
+            }
+            (NoBatch::Not(found), None, Some(covered_by)) => {
+                let kind = DamageKind::Batch { sequence, covered_by, found };
+                Some(Damage { file: file.clone(), offset, kind })
+            }
         };
-        let Some(kind) = kind else {
-            self.failing = Some(Failing { segment: meta.id, file, offset, found });
+        let Some(damage) = damage else {
+            let is_blank = scan.is_blank(offset).await?;
+            let doubt = evidence.bad.filter(|_| !is_blank && !self.is_adrift);
+            let doubt = doubt.map(|bad| (meta.id, bad.damage(file.clone())));
+            self.failing = Some(Failing { segment: meta.id, file, offset, found, is_blank, doubt });
             return Ok(None);
         };
         if !self.is_adrift {
-            self.lose(meta.id, Damage { file, offset, kind })?;
+            self.lose(meta.id, damage)?;
         }
         let next = scan.later(offset + BLOCK_BYTES as u64, self.last.sequence).await?;
         if next.is_none() {

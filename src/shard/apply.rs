@@ -151,7 +151,6 @@ impl<E: Env> Replica<E> {
                 self.is_fetching = false;
                 self.apply(turn);
             }
-            // The disk failed to read once: raft asks again when the follower is heard of next.
             // It was let go of meanwhile: the follower gets the table.
             (
                 ReadPurpose::Follower(to),
@@ -159,6 +158,8 @@ impl<E: Env> Replica<E> {
             ) => {
                 self.raft.fetched(to, Vec::new());
             }
+            // Nothing that the disk says of the entries, which would be damage: it may work when raft asks
+            // again, as soon as the follower is heard of next.
             (ReadPurpose::Follower(to), Err(source @ log::ReadError::Failed(_))) => {
                 tracing::warn!(%shard, %to, %source, "entries for a follower could not be read");
                 self.raft.fetched(to, Vec::new());

@@ -13,7 +13,8 @@
 //! - No more than `bytes_per_s` are read, and what is read goes through no cache: neither is a block there
 //!   taken for one on the disk, nor does a round push out what requests come back to.
 //! - A table that another took the place of meanwhile is left alone, damaged or not.
-//! - A failure to read is tried once more before it counts: it may have been the moment's.
+//! - A failure to read is tried once more before it counts: it may have been the moment's. What the disk does
+//!   not give back then is damage, as a wrong checksum is.
 //!
 //! It deliberately repairs nothing: what to do about damage is the runner's to say.
 
@@ -186,13 +187,22 @@ impl<E: Env> Scrubber<E> {
         let mut has_failed = false;
         loop {
             match scrub.look().await {
-                Looked::Bytes(bytes) => self.pace(bytes).await?,
+                Looked::Bytes(bytes) => {
+                    has_failed = false;
+                    self.pace(bytes).await?;
+                }
                 Looked::Whole(bytes) => {
                     self.round.segments += 1;
                     return self.pace(bytes).await;
                 }
                 Looked::Released => return Ok(()),
-                Looked::Damaged(damage) => {
+                Looked::Unread(damage) if !has_failed => {
+                    tracing::warn!(%lane, %damage, "the scrub reads once more");
+                    self.round.read_again += 1;
+                    has_failed = true;
+                    self.env.sleep(RETRY_AFTER).await;
+                }
+                Looked::Damaged(damage) | Looked::Unread(damage) => {
                     self.round.damaged += 1;
                     self.runner.log_damaged(lane, damage);
                     return Ok(());

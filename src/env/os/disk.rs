@@ -1,4 +1,4 @@
-//! File systems: how much room they have.
+//! File systems and disks: how much room they have, and what a failed read says of what they hold.
 
 use std::ffi::CString;
 use std::io;
@@ -25,9 +25,27 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// Whether an error of a read says that what is stored there cannot be had: a bad sector, or a checksum of
+/// the device or of the file system that is wrong. Every other error says nothing of what is stored.
+#[must_use]
+pub fn is_bad_medium(error: &io::Error) -> bool {
+    // A bad sector is EIO to a read through the page cache, ENODATA to a direct one.
+    const NUMBERS: [i32; 6] =
+        [libc::EIO, libc::ENODATA, libc::EREMOTEIO, libc::EILSEQ, libc::EBADMSG, libc::EUCLEAN];
+    error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_sector_is_told_from_what_has_nothing_to_do_with_the_medium() {
+        let is_bad = |number| is_bad_medium(&io::Error::from_raw_os_error(number));
+        assert!(is_bad(libc::EIO) && is_bad(libc::ENODATA) && is_bad(libc::EUCLEAN));
+        assert!(!is_bad(libc::ENOENT) && !is_bad(libc::EMFILE) && !is_bad(libc::ENOMEM));
+        assert!(!is_bad_medium(&io::ErrorKind::UnexpectedEof.into()));
+    }
 
     #[test]
     fn a_file_system_says_what_room_it_has() {

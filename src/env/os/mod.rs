@@ -1,6 +1,6 @@
 //! What the standard library has no safe way for: the only place where `unsafe` is written.
 //!
-//! - [`disk`] asks a file system how much room it has.
+//! - [`disk`] asks a file system how much room it has, and sorts what failed reads say.
 //! - [`map`] maps a file, to measure what that costs.
 //! - [`net`] makes listening sockets that are first bound alone and then shared.
 //! - [`process`] ends with its parent, and asks others to end.

@@ -1,22 +1,22 @@
 //! Damage in a log whose shards have peers: the start goes round it, and every shard that may have lost
 //! something knows it.
 //!
-//! Whatever is flipped, cut off or removed, of every shard holds: what is found is all that was there; or it
-//! is a beginning of it, and the standing says so, with the very end that the log had where it claims to know
-//! it. Then the shard takes up what it lost, and the next start finds it whole, damage still in its place.
+//! Whatever is flipped, cut off, removed or cannot be read, of every shard holds: what is found is all that
+//! was there; or it is a beginning of it, and the standing says so, with the very end that the log had where
+//! it claims to know it. Then the shard takes up what it lost, and the next start finds it whole, damage
+//! still in its place.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use distribkv::ids::{Index, LaneId, NodeId, ShardId, Term};
-use distribkv::log::{Append, Lane, LaneConfig, OnDamage, OpenError, RecoveredShard, Recovery};
+use distribkv::log::{Append, Lane, LaneConfig, OnDamage, OpenError, ReadError, RecoveredShard, Recovery};
 use distribkv::raft::{Entry, HardState, Standing};
 
-#[allow(dead_code, reason = "each test that shares the module uses its own part of it")]
 mod log_mem;
 
-use log_mem::{Files, MemEnv};
+use log_mem::{Bad, Files, MemEnv};
 
 const DIR: &str = "/lane-0";
 const BLOCK: usize = 4096;
@@ -37,10 +37,33 @@ fn config() -> LaneConfig {
     }
 }
 
-fn on_files(these: Files) -> MemEnv {
-    let env = MemEnv::default();
-    env.change(|files| *files = these);
-    env
+/// What a disk gives back: files, less what cannot be read of them.
+#[derive(Clone, Default)]
+struct Disk {
+    files: Files,
+    bad: Bad,
+}
+
+impl Disk {
+    fn of(env: &MemEnv) -> Self {
+        Self { files: env.files(), bad: env.bad() }
+    }
+
+    fn env(self) -> MemEnv {
+        let env = MemEnv::default();
+        env.change(|files| *files = self.files);
+        env.spoil(self.bad);
+        env
+    }
+
+    fn file(&mut self, path: &Path) -> &mut Vec<u8> {
+        self.files.get_mut(path).expect("it is one of them")
+    }
+
+    fn without_blocks(mut self, blocks: &[Block]) -> Self {
+        self.bad.blocks.extend(blocks.iter().cloned());
+        self
+    }
 }
 
 /// What was found of each shard, with its entries.
@@ -53,11 +76,15 @@ struct Start {
     contents: Contents,
 }
 
-fn start(files: Files) -> Result<Start, OpenError> {
-    let env = on_files(files);
+fn start(disk: Disk) -> Result<Start, OpenError> {
+    start_with(disk, config())
+}
+
+fn start_with(disk: Disk, config: LaneConfig) -> Result<Start, OpenError> {
+    let env = disk.env();
     let its = env.clone();
     let opened = env.run(async move {
-        let (lane, recovery) = Lane::open(its, Path::new(DIR), config()).await?;
+        let (lane, recovery) = Lane::open(its, Path::new(DIR), config).await?;
         let mut contents = Vec::new();
         for (shard, found) in &recovery.shards {
             let is_empty = found.first_index > found.last_index;
@@ -85,12 +112,12 @@ impl Start {
         assert_eq!(self.lane.completions().len(), 1, "all works at once here");
     }
 
-    /// The files that a clean end leaves.
-    fn end(self) -> Files {
+    /// What a clean end leaves.
+    fn end(self) -> Disk {
         self.lane.close();
         self.env.pass(2);
         self.env.kill();
-        self.env.files()
+        Disk::of(&self.env)
     }
 }
 
@@ -110,10 +137,22 @@ fn appended(start: &Start, shard: u32, first: u64, lens: &[usize], term: u64) {
 }
 
 /// A log of several segments and of two processes, sealed. Shard 2 is quiet after its first entries.
-fn sealed() -> Files {
-    let mut files = Files::new();
+fn sealed() -> Disk {
+    written(Start::end)
+}
+
+/// The same without the last seal: nothing covers the last batch.
+fn unsealed() -> Disk {
+    written(|start| {
+        start.env.kill();
+        Disk::of(&start.env)
+    })
+}
+
+fn written(end: fn(Start) -> Disk) -> Disk {
+    let mut disk = Disk::default();
     for life in 0..2 {
-        let start = start(files).expect("nothing is damaged yet");
+        let start = start(disk).expect("nothing is damaged yet");
         let term = 1 + life;
         appended(&start, 0, 1 + 3 * life, &[10, 5], term);
         appended(&start, 1, 1 + 2 * life, &[5000], term);
@@ -122,9 +161,9 @@ fn sealed() -> Files {
         }
         appended(&start, 0, 3 + 3 * life, &[3000], term);
         appended(&start, 1, 2 + 2 * life, &[7], term);
-        files = start.end();
+        disk = if life == 0 { start.end() } else { end(start) };
     }
-    files
+    disk
 }
 
 /// Whether the first is a beginning of the second.
@@ -132,8 +171,8 @@ fn is_beginning(some: &[Entry], whole: &[Entry]) -> bool {
     some.len() <= whole.len() && some.iter().zip(whole).all(|(a, b)| a == b)
 }
 
-/// Looks at what a start found in damaged files, and what the next ones do.
-fn look(damaged: Files, whole: &Contents, what: &str) -> bool {
+/// Looks at what a start found on a damaged disk, and what the next ones do. Says whether anything was lost.
+fn look(damaged: Disk, whole: &Contents, what: &str) -> bool {
     let found = start(damaged).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut has_lost = false;
     for (shard, whole_shard, whole_entries) in whole {
@@ -156,8 +195,7 @@ fn look(damaged: Files, whole: &Contents, what: &str) -> bool {
         has_lost |= standing != Standing::Whole;
     }
     assert!(!has_lost || !found.recovery.damages.is_empty(), "{what}: lost without a word");
-    let again = found.env.files();
-    let second = start(again).unwrap_or_else(|error| panic!("{what}: again: {error}"));
+    let second = start(Disk::of(&found.env)).unwrap_or_else(|error| panic!("{what}: again: {error}"));
     assert_eq!(second.recovery.survivors, [], "{what}: what was dealt with is not found again");
     let known = |contents: &Contents| -> Vec<_> {
         let of = |(shard, recovered, entries): &(ShardId, RecoveredShard, Vec<Entry>)| {
@@ -194,24 +232,24 @@ fn repaired(start_: Start, whole: &Contents, what: &str) {
     }
 }
 
-fn segments(files: &Files) -> Vec<PathBuf> {
-    files.keys().filter(|path| path.to_string_lossy().contains("seg-")).cloned().collect()
+fn segments(disk: &Disk) -> Vec<PathBuf> {
+    disk.files.keys().filter(|path| path.to_string_lossy().contains("seg-")).cloned().collect()
 }
 
-fn whole(files: &Files) -> Contents {
-    start(files.clone()).expect("nothing is damaged yet").contents
+fn whole(disk: &Disk) -> Contents {
+    start(disk.clone()).expect("nothing is damaged yet").contents
 }
 
 #[test]
 fn a_flipped_bit_anywhere_in_a_segment_is_gone_round_and_known() {
-    let files = sealed();
-    let whole = whole(&files);
+    let disk = sealed();
+    let whole = whole(&disk);
     let mut lost = 0;
-    for path in segments(&files) {
-        let bytes = files.get(&path).map_or(0, Vec::len);
+    for path in segments(&disk) {
+        let bytes = disk.files.get(&path).map_or(0, Vec::len);
         for at in (0..bytes).step_by(37) {
-            let mut flipped = files.clone();
-            flipped.get_mut(&path).expect("it is a copy of them")[at] ^= 1 << (at % 8);
+            let mut flipped = disk.clone();
+            flipped.file(&path)[at] ^= 1 << (at % 8);
             lost += usize::from(look(flipped, &whole, &format!("byte {at} of {}", path.display())));
         }
     }
@@ -220,15 +258,15 @@ fn a_flipped_bit_anywhere_in_a_segment_is_gone_round_and_known() {
 
 #[test]
 fn a_segment_that_is_gone_or_cut_off_is_gone_round_and_known() {
-    let files = sealed();
-    let whole = whole(&files);
-    for path in segments(&files) {
-        let mut left = files.clone();
-        left.remove(&path);
+    let disk = sealed();
+    let whole = whole(&disk);
+    for path in segments(&disk) {
+        let mut left = disk.clone();
+        left.files.remove(&path);
         look(left, &whole, &format!("without {}", path.display()));
         for blocks in 0..4 {
-            let mut short = files.clone();
-            short.get_mut(&path).expect("it is a copy of them").truncate(blocks * BLOCK);
+            let mut short = disk.clone();
+            short.file(&path).truncate(blocks * BLOCK);
             look(short, &whole, &format!("{} cut to {blocks} blocks", path.display()));
         }
     }
@@ -236,9 +274,9 @@ fn a_segment_that_is_gone_or_cut_off_is_gone_round_and_known() {
 
 #[test]
 fn two_damaged_places_are_no_worse_than_both() {
-    let files = sealed();
-    let whole = whole(&files);
-    let places: Vec<(PathBuf, usize)> = segments(&files)
+    let disk = sealed();
+    let whole = whole(&disk);
+    let places: Vec<(PathBuf, usize)> = segments(&disk)
         .into_iter()
         .flat_map(|path| (0..4).map(move |block| (path.clone(), block * BLOCK + 20)))
         .collect();
@@ -248,9 +286,9 @@ fn two_damaged_places_are_no_worse_than_both() {
         if is_tail(first) && is_tail(second) {
             continue;
         }
-        let mut flipped = files.clone();
+        let mut flipped = disk.clone();
         for (path, at) in [first, second] {
-            flipped.get_mut(path).expect("it is a copy of them")[*at] ^= 1;
+            flipped.file(path)[*at] ^= 1;
         }
         look(flipped, &whole, &format!("{first:?} and {second:?}"));
     }
@@ -258,11 +296,11 @@ fn two_damaged_places_are_no_worse_than_both() {
 
 #[test]
 fn a_damaged_segment_stays_until_every_shard_is_whole() {
-    let files = sealed();
-    let whole = whole(&files);
+    let disk = sealed();
+    let whole = whole(&disk);
     let path = Path::new(DIR).join("seg-0000000000000001.log");
-    let mut damaged = files.clone();
-    damaged.get_mut(&path).expect("the first segment is there")[BLOCK + 60] ^= 1;
+    let mut damaged = disk.clone();
+    damaged.file(&path)[BLOCK + 60] ^= 1;
     let start = start(damaged).expect("it is gone round");
     let is_there = |start: &Start| start.env.files().contains_key(&path);
     // Everything is let go of, and the segment still holds what nobody repaired.
@@ -280,4 +318,124 @@ fn a_damaged_segment_stays_until_every_shard_is_whole() {
     }
     start.env.pass(50);
     assert!(!is_there(&start), "kept for nothing");
+}
+
+/// A block: its file and its number there.
+type Block = (PathBuf, usize);
+
+/// All blocks of all segments.
+fn blocks(disk: &Disk) -> Vec<Block> {
+    segments(disk).into_iter().flat_map(|path| (0..4).map(move |block| (path.clone(), block))).collect()
+}
+
+/// Any two of them.
+fn pairs(disk: &Disk) -> Vec<(Block, Block)> {
+    let all = blocks(disk);
+    all.iter().flat_map(|first| all.iter().map(move |second| (first.clone(), second.clone()))).collect()
+}
+
+/// Unlike a flipped bit, one that cannot be read is known even in the last batch of a log without a seal.
+#[test]
+fn a_block_that_cannot_be_read_is_gone_round_and_known() {
+    for (disk, log) in [(sealed(), "sealed"), (unsealed(), "unsealed")] {
+        let whole = whole(&disk);
+        let mut lost = 0;
+        for block in blocks(&disk) {
+            let what = format!("{log}: {block:?} cannot be read");
+            lost += usize::from(look(disk.clone().without_blocks(&[block]), &whole, &what));
+        }
+        assert!(lost > 5, "{log}: only {lost} blocks cost anything");
+        for path in segments(&disk) {
+            let mut unopened = disk.clone();
+            unopened.bad.files.insert(path.clone());
+            look(unopened, &whole, &format!("{log}: {} cannot be opened", path.display()));
+        }
+    }
+}
+
+/// Of two such blocks one may be the proof of what was in the other; so it may of a batch that is damaged in
+/// another way.
+#[test]
+fn two_places_of_which_one_cannot_be_read_are_no_worse_than_both() {
+    for disk in [sealed(), unsealed()] {
+        let whole = whole(&disk);
+        for (first, second) in pairs(&disk) {
+            let what = format!("{first:?} and {second:?} cannot be read");
+            look(disk.clone().without_blocks(&[first, second]), &whole, &what);
+        }
+    }
+    let disk = sealed();
+    let whole = whole(&disk);
+    for (unread, (path, block)) in pairs(&disk) {
+        let what = format!("{unread:?} cannot be read, and a bit of block {block} of {}", path.display());
+        let mut damaged = disk.clone().without_blocks(&[unread]);
+        damaged.file(&path)[block * BLOCK + 20] ^= 1;
+        look(damaged, &whole, &what);
+    }
+}
+
+/// Nothing is missing where nothing was ever written. Of the place alone where the log would go on nobody
+/// knows whether it did.
+#[test]
+fn of_the_bad_blocks_past_the_end_of_the_log_the_first_alone_costs_anything() {
+    for disk in [sealed(), unsealed()] {
+        let whole = whole(&disk);
+        let is_unused = |(path, block): &Block| {
+            disk.files[path][block * BLOCK..(block + 1) * BLOCK].iter().all(|byte| *byte == 0)
+        };
+        let unused: Vec<_> = blocks(&disk).into_iter().filter(is_unused).collect();
+        assert!(unused.len() > 2, "{unused:?}");
+        for block in &unused {
+            let is_first = block.1 == 1 || !is_unused(&(block.0.clone(), block.1 - 1));
+            let bad = disk.clone().without_blocks(std::slice::from_ref(block));
+            assert_eq!(look(bad, &whole, &format!("{block:?}")), is_first, "{block:?} of {unused:?}");
+        }
+    }
+}
+
+/// Where there is nobody to ask the start stops at what cannot be read, and says where it is.
+#[test]
+fn alone_a_block_that_cannot_be_read_stops_the_start() {
+    let alone = LaneConfig { damage: OnDamage::Stop, ..config() };
+    let disk = unsealed();
+    for block in blocks(&disk) {
+        let bad = disk.clone().without_blocks(std::slice::from_ref(&block));
+        let what = format!("{block:?}");
+        let is_known = look(bad.clone(), &whole(&disk), &what);
+        match start_with(bad, alone.clone()).map(|start| start.recovery) {
+            Ok(recovery) => assert!(!is_known && recovery.damages.is_empty(), "{what}"),
+            Err(error) => {
+                let at = block.1 * BLOCK;
+                let said = error.to_string();
+                let begins = format!("{} is damaged at byte {at}: the disk", block.0.display());
+                assert!(said.starts_with(&begins) && said.ends_with("; nothing was changed"), "{said}");
+                assert!(said.contains("does not give it back: Input/output error (os error 5)"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_be_read_when_it_is_tried_once_more_is_whole() {
+    let disk = sealed();
+    let whole = whole(&disk);
+    let once = Disk { bad: Bad { reads: 1, ..Bad::default() }, ..disk.clone() };
+    assert!(!look(once, &whole, "one read fails"));
+    let path = Path::new(DIR).join("seg-0000000000000001.log");
+    let read = |bad: Bad| {
+        let env = disk.clone().env();
+        let its = env.clone();
+        env.run(async move {
+            let (lane, _) = Lane::open(its.clone(), Path::new(DIR), config()).await?;
+            its.spoil(bad);
+            Ok::<_, OpenError>(lane.read(ShardId(0), Index(1), Index(1), usize::MAX).await)
+        })
+    };
+    let bad = Bad { blocks: [(path.clone(), 1)].into(), ..Bad::default() };
+    match read(bad).expect("nothing is damaged yet") {
+        Err(ReadError::Damaged(damage)) => assert_eq!((damage.file, damage.offset), (path, BLOCK as u64)),
+        other => panic!("{other:?}"),
+    }
+    let once = read(Bad { reads: 1, ..Bad::default() }).expect("nothing is damaged");
+    assert_eq!(once.expect("the second try works"), whole[0].2[..1]);
 }

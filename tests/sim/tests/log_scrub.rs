@@ -11,7 +11,7 @@ use distribkv::raft::Entry;
 
 mod log_mem;
 
-use log_mem::MemEnv;
+use log_mem::{Bad, MemEnv};
 
 const DIR: &str = "/lane-0";
 const BLOCK: usize = 4096;
@@ -86,6 +86,27 @@ fn of_a_log_every_batch_of_an_ended_segment_is_looked_at() {
     let before = env.files();
     assert!(matches!(outcome(&env, lane.scrubs().remove(0)), Looked::Whole(_)));
     assert!(env.files() == before, "looking changes nothing");
+    env.kill();
+}
+
+#[test]
+fn of_what_the_disk_does_not_give_back_the_block_is_told() {
+    let (env, lane) = lane();
+    let path = Path::new(DIR).join(segment_name(SegmentId(1)));
+    for block in 0..7 {
+        env.spoil(Bad { blocks: [(path.clone(), block)].into(), ..Bad::default() });
+        let looked = outcome(&env, lane.scrubs().remove(0));
+        let Looked::Unread(damage) = looked else { panic!("block {block}: {looked:?}") };
+        assert_eq!((damage.file, damage.offset), (path.clone(), (block * BLOCK) as u64));
+    }
+    env.spoil(Bad { files: [path.clone()].into(), ..Bad::default() });
+    assert!(matches!(outcome(&env, lane.scrubs().remove(0)), Looked::Unread(_)));
+    // Behind the last batch, and at the first try alone.
+    let harmless = [Bad { blocks: [(path, 7)].into(), ..Bad::default() }, Bad { reads: 1, ..Bad::default() }];
+    for bad in harmless {
+        env.spoil(bad);
+        assert!(matches!(outcome(&env, lane.scrubs().remove(0)), Looked::Whole(_)));
+    }
     env.kill();
 }
 

@@ -13,14 +13,20 @@ use sim::story::{Story, replica, with_small_tables};
 /// Three nodes that have made tables and have entries behind them; and what the key holds.
 fn written() -> (Story, String) {
     let story = with_small_tables();
-    let leader = story.leader().expect("the story begins with a leader");
-    for _ in 0..60 {
-        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
-    }
+    let wanted = append(&story, 60);
     let has_table = |story: &Story, node| replica(story, node).is_some_and(|of| of.snapshot_index.0 > 20);
     story.wait(|story| story.cluster.nodes().into_iter().all(|node| has_table(story, node)));
     story.pass(Duration::from_millis(300));
-    (story, "0123456789".repeat(60))
+    (story, wanted)
+}
+
+/// Appends to the key so many times; and what it holds then.
+fn append(story: &Story, times: usize) -> String {
+    let leader = story.leader().expect("the story begins with a leader");
+    for _ in 0..times {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
+    }
+    "0123456789".repeat(times)
 }
 
 /// The files of a node's lane whose names end so, the oldest first.
@@ -95,6 +101,45 @@ fn a_damaged_batch_in_the_log_is_made_good_by_the_peers() {
         ends_well(&story, &wanted);
         counts_again(&story, damaged, &wanted);
     }
+}
+
+/// A sector goes bad while the node is down: in the middle of the log, and in its last batch.
+#[test]
+fn a_bad_block_of_the_log_is_made_good_by_the_peers() {
+    for is_last in [false, true] {
+        let (story, wanted) = written();
+        let damaged = story.others(story.leader().expect("it has one"))[0];
+        story.cluster.crash(damaged, Crash::Process);
+        let segments = files(&story, damaged, ".log");
+        let last_used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let (path, bytes) = segments.iter().rfind(|(_, bytes)| last_used(bytes) >= 4096).expect("one");
+        story.cluster.note_rot(damaged);
+        let at = if is_last { last_used(bytes) } else { 4096 };
+        story.cluster.machine(damaged).disk().spoil_block(path, at as u64);
+        story.cluster.boot(damaged);
+        ends_well(&story, &wanted);
+        counts_again(&story, damaged, &wanted);
+    }
+}
+
+/// Nobody reads the oldest segment of a node that serves: the scrub finds that one block of it is bad, and
+/// the log is let go of.
+#[test]
+fn a_bad_block_that_nobody_reads_is_found_by_the_scrub() {
+    let story = Story::begin(None);
+    let wanted = append(&story, 40);
+    let damaged = story.others(story.leader().expect("it has one"))[0];
+    let mut segments = files(&story, damaged, ".log");
+    assert_eq!(segments.len(), 3, "one has ended, one is written to, one is a spare");
+    let (path, _) = segments.remove(0);
+    story.cluster.note_rot(damaged);
+    story.cluster.machine(damaged).disk().spoil_block(&path, 4096);
+    let count = |story: &Story| replica(story, damaged).map_or(0, |of| of.damaged_and_repaired.0);
+    assert_eq!(count(&story), 0);
+    // The first round begins a minute after the start.
+    story.pass(Duration::from_secs(65));
+    assert!(count(&story) > 0);
+    ends_well(&story, &wanted);
 }
 
 #[test]
