@@ -4,6 +4,7 @@
 //! | what | where | shows |
 //! |---|---|---|
 //! | rot | a bit or a sector of a segment, a table, one copy of a manifest or identity | by a checksum |
+//! | a bad block | of the same | when it is read, by an error |
 //! | loss | a segment, a table, one copy of a manifest or identity | when it is opened |
 //! | a stray write | any write | by a checksum or a number, unless it was the last of its file |
 //!
@@ -43,6 +44,8 @@ pub enum Decay {
     Bit,
     /// A sector is spoilt.
     Sector,
+    /// A block cannot be read any more.
+    BadBlock,
     /// A file is gone.
     File,
     /// A write never lands.
@@ -53,7 +56,8 @@ pub enum Decay {
 
 impl Decay {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Bit, Self::Sector, Self::File, Self::Lost, Self::Misdirected];
+    pub const ALL: [Self; 6] =
+        [Self::Bit, Self::Sector, Self::BadBlock, Self::File, Self::Lost, Self::Misdirected];
 }
 
 /// A file of a node, and up to where something is written in it.
@@ -68,7 +72,7 @@ struct Used {
 pub fn decay(cluster: &Cluster, node: NodeId, decay: Decay, random: &mut Random) -> Doubt {
     let disk = cluster.machine(node).disk();
     let stray = match decay {
-        Decay::Bit | Decay::Sector | Decay::File => None,
+        Decay::Bit | Decay::Sector | Decay::BadBlock | Decay::File => None,
         Decay::Lost => Some(Stray::Lost),
         Decay::Misdirected => Some(Stray::Elsewhere(random.draw())),
     };
@@ -85,10 +89,12 @@ pub fn decay(cluster: &Cluster, node: NodeId, decay: Decay, random: &mut Random)
     match decay {
         Decay::Bit => disk.flip_bit(path, at, (random.below(8)) as u8),
         Decay::Sector => disk.garble(path, at),
+        Decay::BadBlock => disk.spoil_block(path, at),
         Decay::File | Decay::Lost | Decay::Misdirected => disk.lose_file(path),
     }
     let is_in_last = *is_last && at + LAST_BLOCKS * BLOCK >= *written;
-    if is_in_last && decay != Decay::File { Doubt::WhereCut } else { Doubt::None }
+    let looks_torn = matches!(decay, Decay::Bit | Decay::Sector);
+    if is_in_last && looks_torn { Doubt::WhereCut } else { Doubt::None }
 }
 
 /// The files of a node that anything is written in. Of what is kept twice, only the first copy: one of the

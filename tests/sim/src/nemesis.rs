@@ -234,7 +234,7 @@ impl Nemesis {
 
     /// The same while it is down: it ends at its start where it finds what has become of its files.
     fn decay_at_rest(&mut self, node: NodeId) {
-        let what = [Decay::Bit, Decay::Sector, Decay::File][self.random.index(3)];
+        let what = [Decay::Bit, Decay::Sector, Decay::BadBlock, Decay::File][self.random.index(4)];
         self.decay(node, what);
         if self.decays_of(node) {
             self.cluster.crash(node, Crash::Process);
