@@ -451,9 +451,21 @@ fn whatever_one_operation_fails_nothing_that_completed_is_lost() {
     }
 }
 
-/// Eight batches in two segments, of which the manifest does not know yet where the first one ends: the disk
-/// is full, and the segment after them cannot be made. Then bits are turned over, and it is opened again.
-fn flipped_at_a_boundary(flips: &'static [(u64, u64)]) -> String {
+/// What becomes of the disk between two starts: blocks by their segment and number.
+#[derive(Clone, Copy)]
+enum Harm {
+    /// A bit turns over.
+    Flip(u64, u64),
+    /// It cannot be read any more.
+    Spoil(u64, u64),
+}
+
+use Harm::{Flip, Spoil};
+
+/// Five batches in one segment and the others in the next, of which the manifest does not know yet where the
+/// first one ends: the disk is full, and the segment after them cannot be made. Then harm comes to the disk,
+/// and it is opened again.
+fn harmed_at_a_boundary(batches: u64, harms: &[Harm]) -> String {
     let world = World::new(WorldConfig::seeded(4));
     let capacity_bytes = 4096 * (2 * 6 + 6);
     let machine = Machine::new(&world, NODE, DiskConfig { capacity_bytes, ..DiskConfig::default() });
@@ -463,19 +475,23 @@ fn flipped_at_a_boundary(flips: &'static [(u64, u64)]) -> String {
         let opened = Lane::open(env.clone(), Path::new(DIR), config(None)).await;
         let (lane, _) = opened.expect("the disk holds two segments");
         env.spawn(lane.clone().run());
-        for index in 1..=8 {
+        for index in 1..=batches {
             let entries = vec![Entry { index: Index(index), term: Term(1), data: vec![1; 3000].into() }];
             assert_eq!(lane.append(Append { number: index, entries, ..Append::default() }), Ok(()));
             env.sleep(Duration::from_millis(2)).await;
         }
-        assert_eq!((lane.completions().len(), lane.status().space), (8, Space::Short));
+        assert_eq!(lane.completions().len() as u64, batches);
+        assert_eq!(lane.status().space, if batches > 5 { Space::Short } else { Space::Enough });
     });
     assert!(written.is_ok(), "{written:?}");
     machine.crash(Crash::Process);
     machine.disk().configure(|disk| disk.capacity_bytes = u64::MAX);
-    for (segment, block) in flips {
-        let path = Path::new(DIR).join(format!("seg-{segment:016x}.log"));
-        machine.disk().flip_bit(&path, block * 4096 + 100, 0);
+    let file = |segment: u64| Path::new(DIR).join(format!("seg-{segment:016x}.log"));
+    for harm in harms {
+        match *harm {
+            Flip(segment, block) => machine.disk().flip_bit(&file(segment), block * 4096 + 100, 0),
+            Spoil(segment, block) => machine.disk().spoil_block(&file(segment), block * 4096),
+        }
     }
     let (group, env) = (machine.boot(), machine.env(CoreId(0)));
     let opened = world.run(group, Duration::from_secs(5), async move {
@@ -490,11 +506,30 @@ fn flipped_at_a_boundary(flips: &'static [(u64, u64)]) -> String {
 #[test]
 fn damage_on_both_sides_of_a_boundary_is_not_taken_for_a_tear() {
     let file = format!("{DIR}/seg-0000000000000001.log is damaged at byte 20480");
-    assert_eq!(flipped_at_a_boundary(&[]), "8 batches");
-    let first = flipped_at_a_boundary(&[(1, 5)]);
+    assert_eq!(harmed_at_a_boundary(8, &[]), "8 batches");
+    let first = harmed_at_a_boundary(8, &[Flip(1, 5)]);
     assert!(first.starts_with(&file) && first.contains("batch 6 knew it durable"), "{first}");
-    let both = flipped_at_a_boundary(&[(1, 5), (2, 1)]);
+    let both = harmed_at_a_boundary(8, &[Flip(1, 5), Flip(2, 1)]);
     assert!(both.starts_with(&file) && both.contains("batch 7 knew it durable"), "{both}");
     // What nothing later knew of is a tear, even if it is one of several in a row.
-    assert_eq!(flipped_at_a_boundary(&[(2, 3)]), "7 batches");
+    assert_eq!(harmed_at_a_boundary(8, &[Flip(2, 3)]), "7 batches");
+}
+
+#[test]
+fn what_cannot_be_read_at_a_boundary_is_not_taken_for_a_tear() {
+    let is_at = |said: &str, segment: u64, block: u64| {
+        let at = block * 4096;
+        let file = format!("{DIR}/seg-{segment:016x}.log is damaged at byte {at}: the disk does not give it");
+        assert!(said.starts_with(&file), "{segment} {block}: {said}");
+    };
+    // The last batch, wherever it is; a batch before it; and where the next one would be.
+    for (batches, segment, block) in [(5, 1, 5), (6, 2, 1), (8, 2, 3), (8, 1, 5), (8, 2, 1), (5, 2, 1)] {
+        is_at(&harmed_at_a_boundary(batches, &[Spoil(segment, block)]), segment, block);
+    }
+    // What a batch that is no more may have been proved by.
+    is_at(&harmed_at_a_boundary(6, &[Flip(1, 5), Spoil(2, 1)]), 2, 1);
+    is_at(&harmed_at_a_boundary(7, &[Flip(2, 1), Spoil(2, 2)]), 2, 2);
+    // Nothing was ever written there.
+    assert_eq!(harmed_at_a_boundary(5, &[Spoil(2, 2)]), "5 batches");
+    assert_eq!(harmed_at_a_boundary(8, &[Spoil(2, 5)]), "8 batches");
 }

@@ -388,6 +388,9 @@ fn of_the_bad_blocks_past_the_end_of_the_log_the_first_alone_costs_anything() {
         for block in &unused {
             let is_first = block.1 == 1 || !is_unused(&(block.0.clone(), block.1 - 1));
             let bad = disk.clone().without_blocks(std::slice::from_ref(block));
+            let carried = |disk: &Disk| start(disk.clone()).map(|start| start.recovery.carried);
+            let before = carried(&disk).expect("nothing is damaged");
+            assert_eq!(carried(&bad).ok(), Some(before), "{block:?}: the last batch is carried as ever");
             assert_eq!(look(bad, &whole, &format!("{block:?}")), is_first, "{block:?} of {unused:?}");
         }
     }
