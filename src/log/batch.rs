@@ -95,6 +95,16 @@ pub struct Place {
     pub salt: u64,
 }
 
+#[cfg(debug_assertions)]
+impl Place {
+    /// The same, of whichever segment the batch in this block says that it is: a planted bug.
+    #[must_use]
+    pub(super) fn as_claimed(self, block: &[u8]) -> Self {
+        let id = block.get(16..24).and_then(|id| id.first_chunk());
+        Self { segment: id.map_or(self.segment, |id| SegmentId(u64::from_le_bytes(*id))), ..self }
+    }
+}
+
 /// What the writer says of a batch beside its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {

@@ -194,7 +194,8 @@ impl<E: Env> Keeper<E> {
         let manifest = &mut self.file.manifest;
         let free = shared.state.borrow_mut().free.pop();
         let id = manifest.take_segment_id();
-        let place = Place { lane: manifest.lane, segment: id, salt: shared.env.random() };
+        let salt = shared.config.salt(shared.env.random());
+        let place = Place { lane: manifest.lane, segment: id, salt };
         let made = match free {
             Some((old, bytes)) => self.use_again(old, place, bytes).await?,
             None => make_segment(&shared.env, &shared.dir, place, shared.config.segment_bytes).await?,
@@ -205,7 +206,7 @@ impl<E: Env> Keeper<E> {
                 self.file.manifest.record_end(*id, end);
             }
         }
-        self.file.manifest.enter(SegmentMeta { id, salt: place.salt, bytes: made.bytes, end: None });
+        self.file.manifest.enter(SegmentMeta { id, salt, bytes: made.bytes, end: None });
         self.made = Some(made);
         self.is_changed = true;
         Ok(())

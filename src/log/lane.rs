@@ -107,6 +107,25 @@ impl LaneConfig {
         Ok(())
     }
 
+    /// What the batch that begins with this block must say to belong to a place.
+    pub(super) fn place(&self, place: Place, block: &[u8]) -> Place {
+        #[cfg(debug_assertions)]
+        if self.has(PlantedBug::StaleBatchAccepted) {
+            return place.as_claimed(block);
+        }
+        let _ = block;
+        place
+    }
+
+    /// The salt of a new segment, of a number that was drawn for it.
+    pub(super) fn salt(&self, drawn: u64) -> u64 {
+        #[cfg(debug_assertions)]
+        if self.has(PlantedBug::StaleBatchAccepted) {
+            return 0;
+        }
+        drawn
+    }
+
     #[cfg(debug_assertions)]
     pub(super) fn has(&self, bug: PlantedBug) -> bool {
         self.planted == Some(bug)

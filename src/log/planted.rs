@@ -31,6 +31,9 @@ pub enum PlantedBug {
     FailureNotLatched,
     /// A segment that is used again keeps the header of its earlier use.
     HeaderKept,
+    /// A segment that is used again keeps its salt, and of a batch neither the segment nor its number is
+    /// looked at: what an earlier use left behind the last batch is taken for the next one.
+    StaleBatchAccepted,
     /// A change of the manifest is written to one copy only.
     OneCopyWritten,
     /// A change of the manifest is written to one copy, to each in turns; a start takes the older one, and
@@ -43,7 +46,7 @@ pub enum PlantedBug {
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TornTailMisread,
         Self::DamageCut,
         Self::RecoveryActsOnUnsynced,
@@ -55,6 +58,7 @@ impl PlantedBug {
         Self::NeverSealed,
         Self::FailureNotLatched,
         Self::HeaderKept,
+        Self::StaleBatchAccepted,
         Self::OneCopyWritten,
         Self::OldCopyWins,
         Self::DirectoryNotSynced,

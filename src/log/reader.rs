@@ -96,6 +96,7 @@ impl<E: Env> Lane<E> {
                 continue;
             }
             let place = self.place(round.span.at.segment, round.salt);
+            let place = self.shared.config.place(place, &bytes);
             if !is_current
                 || wanted.take(shard, &bytes, &place, &round.span).map_err(|e| self.damage(&round.span, e))?
             {
@@ -164,7 +165,7 @@ impl<E: Env> Lane<E> {
         };
         let read = async || file.read_at(offset, span.at.bytes as usize).await;
         let bytes = read_twice(read).await.map_err(failed)?.map_err(bad)?;
-        let place = self.place(segment, salt);
+        let place = self.shared.config.place(self.place(segment, salt), &bytes);
         match Batch::decode(&bytes, &place) {
             Ok(_) => Ok(bytes),
             Err(found) => Err(self.damage(span, Unreadable::Batch(found))),

@@ -155,7 +155,8 @@ pub(super) async fn recover<E: Env>(
     env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::Sync, dir, source))?;
 
     found.iter().for_each(|id| file.manifest.skip_segment_id(*id));
-    let place = Place { lane: config.lane, segment: file.manifest.take_segment_id(), salt: env.random() };
+    let (segment, salt) = (file.manifest.take_segment_id(), config.salt(env.random()));
+    let place = Place { lane: config.lane, segment, salt };
     let cut = walk.cut();
     let (current, position) = begin(env, dir, config, place, &mut walk).await?;
     walk.begin_last_hole();

@@ -144,6 +144,19 @@ impl<E: Env> SegmentScan<E> {
         })
     }
 
+    /// From here on the segment that the batch at this block says it is of is taken for this one: a planted
+    /// bug.
+    #[cfg(debug_assertions)]
+    pub async fn claim(&mut self, offset: u64) -> Result<(), LogFailure> {
+        let place = self.place;
+        if offset + BLOCK <= self.bytes
+            && let Ok(block) = self.slice(offset, BLOCK_BYTES).await?
+        {
+            self.place = place.as_claimed(block);
+        }
+        Ok(())
+    }
+
     /// Whether nothing was ever written to a block: it holds the zeros that it was made with. Past the end
     /// nothing was.
     pub async fn is_blank(&mut self, offset: u64) -> Result<bool, LogFailure> {

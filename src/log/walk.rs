@@ -294,6 +294,10 @@ impl<'a> Walk<'a> {
         let mut offset = SEGMENT_DATA_AT;
         while meta.end.is_none_or(|end| self.last.sequence < end.sequence) {
             let path = scan.path().to_path_buf();
+            #[cfg(debug_assertions)]
+            if self.config.has(PlantedBug::StaleBatchAccepted) {
+                scan.claim(offset).await?;
+            }
             match scan.batch_at(offset).await? {
                 Ok((batch, bytes)) => {
                     self.take(&path, place, offset, &batch, bytes)?;
@@ -328,6 +332,13 @@ impl<'a> Walk<'a> {
         let Some(mut failing) = self.failing.take() else { return Ok(true) };
         let sequence = self.last.sequence.next();
         let path = scan.path().to_path_buf();
+        #[cfg(debug_assertions)]
+        if self.config.has(PlantedBug::StaleBatchAccepted) {
+            scan.claim(SEGMENT_DATA_AT).await?;
+            if scan.batch_at(SEGMENT_DATA_AT).await?.is_ok() {
+                return Ok(true);
+            }
+        }
         let first = scan.batch_at(SEGMENT_DATA_AT).await?.map(|(batch, _)| batch.header);
         match first {
             Ok(header) if header.sequence == sequence => return Ok(true),
@@ -425,7 +436,7 @@ impl<'a> Walk<'a> {
             notes.add(&record);
             Ok::<(), RecordError>(())
         });
-        let (before, mark) = (self.last, Mark { sequence: batch.header.sequence, chain: batch.chain });
+        let (before, mark) = (self.last, Mark { sequence: self.last.sequence.next(), chain: batch.chain });
         self.last = mark;
         if let Err(error) = read {
             let kind = DamageKind::Record(error);
@@ -435,6 +446,7 @@ impl<'a> Walk<'a> {
         kept.extend_from_slice(bytes);
         let len = u32::try_from(bytes.len()).expect("a batch is no longer than BATCH_BYTES_LIMIT");
         let at = Position { segment: place.segment, offset, bytes: len };
+        let place = self.config.place(place, bytes);
         self.held = Some(Held { before, mark, at, notes, place, bytes: kept, is_seal: batch.count == 0 });
         self.is_adrift = false;
         self.batches += 1;
@@ -442,8 +454,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Whether a batch follows the last one, or is the first one found behind a hole. One that does neither
-    /// proves a hole before it, or does not belong there.
+    /// Whether a batch follows the last one, or is the first one found behind a hole: then the last one is
+    /// the one before it from here on. One that does neither proves a hole before it, or does not belong
+    /// there.
     fn is_next(
         &mut self,
         path: &Path,
@@ -451,6 +464,10 @@ impl<'a> Walk<'a> {
         offset: u64,
         batch: &Batch<'_>,
     ) -> Result<bool, OpenError> {
+        #[cfg(debug_assertions)]
+        if self.config.has(PlantedBug::StaleBatchAccepted) {
+            return Ok(true);
+        }
         let (expected, sequence) = (self.last.sequence.next(), batch.header.sequence);
         let follows = batch.header.before == self.last.chain || self.ignores_chain();
         if sequence == expected && follows {

@@ -207,11 +207,26 @@ fn planted_bugs_are_found() {
         PlantedBug::BlockRewritten,
         PlantedBug::FailureNotLatched,
         PlantedBug::HeaderKept,
+        PlantedBug::StaleBatchAccepted,
         PlantedBug::OldCopyWins,
         PlantedBug::DirectoryNotSynced,
     ];
     let missed: Vec<PlantedBug> = bugs.into_iter().filter(|bug| !finds(*bug)).collect();
     assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+/// What a segment held in its former life is no batch of its next one: where it is taken for one, entries are
+/// found that were replaced or let go of long ago, and those that were acknowledged are not.
+#[test]
+fn a_stale_batch_of_a_segment_that_is_used_again_is_found_out() {
+    let is_of_another_state = |error: &String| error.contains("completed\n base");
+    let of_seed = |seed| {
+        let soaked = std::panic::catch_unwind(|| soak(seed, Some(PlantedBug::StaleBatchAccepted)).err());
+        soaked.ok().flatten().filter(is_of_another_state).map(|error| (seed, error))
+    };
+    let found = (0..100).find_map(of_seed);
+    let (seed, error) = found.expect("a start finds a state that never was");
+    println!("seed {seed}: {}", error.lines().next().unwrap_or_default());
 }
 
 /// The most combinations of what a crash of a small run may leave, and the two crashes after it.

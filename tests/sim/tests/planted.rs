@@ -10,7 +10,7 @@ use sim::run::{Options, run};
 const TRIES: u64 = 150;
 
 /// The mistakes, and the seed from which on each is found.
-const PLANTED: [(&str, u64); 25] = [
+const PLANTED: [(&str, u64); 26] = [
     ("ReplyFromDeposedLeader", 1),
     ("ResentWithoutAnswer", 5),
     ("RepeatsAdmitted", 5),
@@ -28,6 +28,7 @@ const PLANTED: [(&str, u64); 25] = [
     ("OldCopyWins", 1),
     ("DirectoryNotSynced", 16),
     ("HeaderKept", 1),
+    ("StaleBatchAccepted", 1),
     ("AnswerNotStored", 1),
     ("AppendNotIdempotent", 1),
     ("RecoveryActsOnUnsynced", 167),
