@@ -105,6 +105,24 @@ fn a_recorded_end_proves_what_is_lost_before_it() {
     assert!(first == BatchSequence(1) && end > first, "{report:?}");
 }
 
+/// No checksum covers the bytes behind the records of a batch, and nothing reads them.
+#[test]
+fn padding_that_is_not_zeros_is_noted() {
+    let directory = made(3);
+    let records = u32::from_le_bytes(directory.0[FIRST][BLOCK + 40..][..4].try_into().expect("four bytes"));
+    let padding = BLOCK + 52 + records as usize;
+    for byte in [padding, padding + 1, 2 * BLOCK - 1] {
+        let report = after(|directory| flip(directory, FIRST, byte));
+        let finding = only(&report);
+        assert_eq!((finding.severity, report.code()), (Severity::Note, 0), "{finding}");
+        let said =
+            format!("note: {FIRST}: byte {byte}: the padding of batch 1 is not zeros: the batch is whole");
+        assert_eq!(finding.to_string(), said);
+    }
+    let report = after(|directory| flip(directory, FIRST, padding - 1));
+    assert_eq!(report.code(), 3, "a record ends there: {report:?}");
+}
+
 /// The last batch, which no other covers, is torn: a crash does that, and nobody was told of it.
 #[test]
 fn a_torn_tail_is_clean_and_said() {

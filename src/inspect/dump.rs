@@ -269,7 +269,7 @@ impl<F: Files> Dump<'_, F> {
         let (mut offset, mut nothing_from, mut last) = (SEGMENT_DATA_AT, SEGMENT_DATA_AT, 0);
         while offset < bytes && meta.end.is_none_or(|end| last < end.sequence.0) {
             match reader.batch_at(offset) {
-                Ok(Ok(batch)) => {
+                Ok(Ok((batch, _))) => {
                     self.no_batch(&file, (nothing_from, offset))?;
                     self.batch((&file, offset), &batch)?;
                     last = batch.header.sequence.0;

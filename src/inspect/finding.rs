@@ -11,7 +11,7 @@ use crate::log::record::RecordError;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As a crash leaves it: the next start takes care of it.
+    /// As a crash leaves it, so that the next start takes care of it; or where nothing is read from.
     Note,
     /// Damage to one of two copies: the other one has it all.
     Copy,
@@ -102,6 +102,11 @@ pub enum BatchFault {
         sequence: BatchSequence,
         /// What is wrong.
         error: RecordError,
+    },
+    /// A whole batch whose padding is not zeros, as it was written.
+    Padding {
+        /// Its number.
+        sequence: BatchSequence,
     },
     /// What was written of a batch that nobody was told about.
     Torn {
@@ -283,6 +288,9 @@ impl fmt::Display for BatchFault {
             Self::Other { expected, found } => write!(f, "batch {found} in the place of batch {expected}"),
             Self::Chain { sequence } => write!(f, "batch {sequence} does not follow the batch before it"),
             Self::Record { sequence, error } => write!(f, "batch {sequence}: {error}"),
+            Self::Padding { sequence } => {
+                write!(f, "the padding of batch {sequence} is not zeros: the batch is whole")
+            }
             Self::Torn { sequence, found } => write!(
                 f,
                 "the torn tail of batch {sequence}, which nobody was told about ({found}): the next start \

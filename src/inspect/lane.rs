@@ -126,11 +126,12 @@ impl<F: Files> Walk<'_, F> {
                 break;
             }
             match reader.batch_at(offset) {
-                Ok(Ok(batch)) => {
+                Ok(Ok((batch, whole))) => {
                     let (segment, len) = (meta.id, batch.bytes() as u64);
                     let bytes = u32::try_from(len).expect("a batch is no longer than BATCH_BYTES_LIMIT");
                     if self.belongs(file, offset, &batch) {
                         self.take(file, Position { segment, offset, bytes }, &batch);
+                        self.look_at_padding((file, offset), &batch, whole);
                     } else if self.failing.is_some() {
                         // It is looked for block by block: what is no proof is no step either.
                         offset += BLOCK_BYTES as u64;
@@ -215,6 +216,16 @@ impl<F: Files> Walk<'_, F> {
         }
     }
 
+    /// Nothing reads the padding of a batch; that it is not as it was written may be worth a word.
+    fn look_at_padding(&mut self, (file, offset): (&str, u64), batch: &Batch<'_>, whole: &[u8]) {
+        let used = batch.used_bytes();
+        let padding = whole.get(used..).unwrap_or_default();
+        if let Some(at) = padding.iter().position(|byte| *byte != 0) {
+            let what = What::Batch(BatchFault::Padding { sequence: batch.header.sequence });
+            self.note(file, offset + (used + at) as u64, what);
+        }
+    }
+
     /// The manifest says where a segment ends: what is not there up to that is lost.
     fn recorded_end(&mut self, (file, offset): (&str, u64), end: Mark) {
         let expected = self.expected();
@@ -246,14 +257,7 @@ impl<F: Files> Walk<'_, F> {
         if let Some(Failing { file, offset, found }) = self.failing.take()
             && !matches!(found, NotABatch::Magic | NotABatch::Foreign)
         {
-            let torn = What::Batch(BatchFault::Torn { sequence, found });
-            self.findings.push(Finding {
-                severity: Severity::Note,
-                file,
-                offset,
-                shards: Vec::new(),
-                what: torn,
-            });
+            self.note(&file, offset, What::Batch(BatchFault::Torn { sequence, found }));
         }
         for (shard, index) in self.log.index.shards() {
             let after = index.released().map_or(Index(0), |(index, _)| index);
@@ -280,6 +284,12 @@ impl<F: Files> Walk<'_, F> {
     fn add_lost(&mut self, at: &Failing, (first, last): (BatchSequence, BatchSequence), proof: Proof) {
         let what = What::Batch(BatchFault::Lost { first, last, found: at.found, proof });
         self.add(&at.file, at.offset, what);
+    }
+
+    /// Notes what is nobody's loss.
+    fn note(&mut self, file: &str, offset: u64, what: What) {
+        let (severity, file, shards) = (Severity::Note, file.to_owned(), Vec::new());
+        self.findings.push(Finding { severity, file, offset, shards, what });
     }
 
     fn add(&mut self, file: &str, offset: u64, what: What) {

@@ -10,6 +10,9 @@ use super::files::Files;
 /// How much of a segment is read at once.
 const WINDOW_BYTES: usize = 1 << 20;
 
+/// A batch and its bytes.
+pub(super) type Found<'a> = (Batch<'a>, &'a [u8]);
+
 /// A segment that is being read.
 pub(super) struct SegmentReader<'a, F: Files> {
     files: &'a F,
@@ -31,8 +34,8 @@ impl<'a, F: Files> SegmentReader<'a, F> {
         self.slice(offset, BLOCK_BYTES)
     }
 
-    /// The batch at a block, if there is one.
-    pub(super) fn batch_at(&mut self, offset: u64) -> io::Result<Result<Batch<'_>, NotABatch>> {
+    /// The batch at a block, if there is one, and its bytes, padding included.
+    pub(super) fn batch_at(&mut self, offset: u64) -> io::Result<Result<Found<'_>, NotABatch>> {
         let place = self.place;
         let room = self.bytes.saturating_sub(offset);
         if room < BLOCK_BYTES as u64 {
@@ -43,7 +46,8 @@ impl<'a, F: Files> SegmentReader<'a, F> {
             Ok(len) => len,
             Err(error) => return Ok(Err(error)),
         };
-        Ok(Batch::decode(self.slice(offset, len)?, &place))
+        let whole = self.slice(offset, len)?;
+        Ok(Batch::decode(whole, &place).map(|batch| (batch, whole)))
     }
 
     fn slice(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {

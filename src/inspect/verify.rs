@@ -1,7 +1,8 @@
 //! Whether a data directory is whole: identity, manifests, segments, batches, entries, tables, keys.
 //!
 //! What is wrong is sorted by who can repair it. What a crash leaves (a torn tail, a copy that is one change
-//! behind, a file that no manifest names) is no damage: the next start takes care of it.
+//! behind, a file that no manifest names) is no damage: the next start takes care of it. Nor are bytes that
+//! nothing reads and that are not what was written.
 
 use std::collections::BTreeSet;
 use std::fmt;

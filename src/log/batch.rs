@@ -228,6 +228,13 @@ impl<'a> Batch<'a> {
         batch_bytes(self.body.len())
     }
 
+    /// The bytes of its header and records: what follows them in its last block is padding, zeros that no
+    /// checksum covers.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        BATCH_HEADER_BYTES + self.body.len()
+    }
+
     /// Hands every record on, in order; the first error of either side ends it.
     pub fn each_record<E: From<RecordError>>(
         &self,

@@ -82,7 +82,8 @@ checksum, order and chain of every batch, the entries of every shard, and of eve
 digest. One line for each thing that is found, and a summary.
 
 Exit codes:
-  0   clean; what a crash leaves (a torn tail, files that no manifest names) is told as a note
+  0   clean; what a crash leaves (a torn tail, files that no manifest names), and padding of batches that
+      is not zeros, which nothing reads, are told as notes
   1   a file could not be read
   2   wrong usage
   3   damaged, and repairable: from the other copy of a manifest or identity, or from the other nodes
