@@ -30,7 +30,6 @@ use distribkv::shard::admission::{self, HELLO_BYTES, Hello, VERDICT_BYTES, Verdi
 mod directory;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod kv_tables;
-#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "sim/tests/log_mem/mod.rs"]
 mod log_mem;
 

@@ -2,22 +2,22 @@
 //! that neither changes a byte of it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use distribkv::inspect::{BatchFault, Finding, Proof, Report, Severity, What, verify};
+use distribkv::inspect::{BatchFault, Files, Finding, Proof, Report, Severity, What, verify};
 use distribkv::log::batch::{BatchSequence, NotABatch};
 
 mod directory;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod kv_tables;
-#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "sim/tests/log_mem/mod.rs"]
 mod log_mem;
 mod processes;
 
-use directory::{BLOCK, Directory, made};
+use directory::{BLOCK, Directory, made, open_lane};
 use processes::{Cluster, put};
 
 const FIRST: &str = "lane-0/seg-0000000000000001.log";
@@ -122,6 +122,66 @@ fn padding_that_is_not_zeros_is_noted() {
     }
     let report = after(|directory| flip(directory, FIRST, padding - 1));
     assert_eq!(report.code(), 3, "a record ends there: {report:?}");
+}
+
+/// A directory in which one block cannot be read.
+struct WithBadBlock<'a> {
+    directory: &'a Directory,
+    file: &'a str,
+    block: usize,
+}
+
+impl Files for WithBadBlock<'_> {
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.directory.list(dir)
+    }
+
+    fn len(&self, file: &str) -> io::Result<u64> {
+        self.directory.len(file)
+    }
+
+    fn read(&self, file: &str, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let first = (self.block * BLOCK) as u64;
+        let is_bad = file == self.file && at < first + BLOCK as u64 && first < at + len as u64;
+        if is_bad { Err(io::Error::from_raw_os_error(5)) } else { self.directory.read(file, at, len) }
+    }
+}
+
+#[test]
+fn of_a_bad_block_only_its_batch_is_lost() {
+    let directory = made(3);
+    let bad = WithBadBlock { directory: &directory, file: FIRST, block: 1 };
+    let report = verify(&bad).expect("the directory can be read");
+    let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "damage: lane-0/seg-0000000000000001.log: byte 4096: it cannot be read: Input/output error (os error \
+         5); shards 0 1",
+        "damage: lane-0/seg-0000000000000001.log: byte 4096: batch 1 is lost (no batch begins here): batch 2 \
+         knew it durable; shards 0 1",
+        "damage: lane-0: byte 0: entries 3 to 3 are missing in the log; shard 0",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(report.code(), 3);
+}
+
+/// What a block that cannot be read is to a start it is here, wherever it is.
+#[test]
+fn a_bad_block_is_damage_here_where_it_is_to_a_start() {
+    let directory = made(1);
+    let mut harmless = 0;
+    for (file, bytes) in directory.0.iter().filter(|(name, _)| name.ends_with(".log")) {
+        for block in 0..bytes.len() / BLOCK {
+            let report = verify(&WithBadBlock { directory: &directory, file, block });
+            let report = report.expect("the directory can be read");
+            let env = directory.env();
+            let blocks = [(Path::new("/").join(file), block)].into();
+            env.spoil(log_mem::Bad { blocks, ..log_mem::Bad::default() });
+            let starts = open_lane(&env).is_ok();
+            assert_eq!(starts, report.code() == 0, "block {block} of {file}: {report:?}");
+            harmless += usize::from(starts);
+        }
+    }
+    assert!(harmless > 2, "{harmless} blocks hold nothing");
 }
 
 /// The last batch, which no other covers, is torn: a crash does that, and nobody was told of it.

@@ -9,6 +9,9 @@
 //!                            └─ nothing ──────────────────────► the end of the log, torn or clean
 //! ```
 //!
+//! What cannot be read on the way is damage, unless nothing was ever written where the log would have gone
+//! on, or the next segment goes on with it: then it is a note.
+//!
 //! Invariants: the same positions are damage here that are damage to a start; what follows damage is read all
 //! the same.
 
@@ -43,6 +46,18 @@ struct Failing {
     file: String,
     offset: u64,
     found: NotABatch,
+    /// Whether nothing was ever written there, nor to the first place of the segments behind it.
+    is_blank: bool,
+    /// What cannot be read, from there on.
+    unread: Vec<Unread>,
+}
+
+/// Blocks in a row that cannot be read.
+struct Unread {
+    file: String,
+    offset: u64,
+    end: u64,
+    error: io::Error,
 }
 
 struct Walk<'a, F: Files> {
@@ -109,7 +124,7 @@ impl<F: Files> Walk<'_, F> {
         let at = self.batches(&mut reader, (file, bytes), meta);
         match meta.end {
             Some(end) => self.recorded_end((file, at), end),
-            None => self.fail(file, at, NotABatch::Magic),
+            None => self.fail((file, at), NotABatch::Magic, true),
         }
     }
 
@@ -141,16 +156,17 @@ impl<F: Files> Walk<'_, F> {
                 }
                 Ok(Err(NotABatch::Format(found))) => {
                     self.add_as(Severity::Fatal, (file, offset), What::Format { found, known: FORMAT });
-                    self.fail(file, offset, NotABatch::Format(found));
+                    self.fail((file, offset), NotABatch::Format(found), false);
                     break;
                 }
                 Ok(Err(found)) => {
-                    self.fail(file, offset, found);
+                    let is_place = self.failing.is_none() || offset == SEGMENT_DATA_AT;
+                    self.fail((file, offset), found, is_place && reader.is_blank(offset));
                     offset += BLOCK_BYTES as u64;
                 }
                 Err(error) => {
-                    self.unreadable(file, offset, error);
-                    break;
+                    self.cannot_read((file, offset), error);
+                    offset += BLOCK_BYTES as u64;
                 }
             }
         }
@@ -169,9 +185,13 @@ impl<F: Files> Walk<'_, F> {
                 self.add(file, offset, other);
                 self.goes_on_behind(found)
             }
-            Some(_) if found == expected && begins_segment => true,
-            Some(failing) if batch.header.durable_through >= expected => {
+            Some(failing) if found == expected && begins_segment => {
+                self.add_unread(failing.unread, Severity::Note);
+                true
+            }
+            Some(mut failing) if batch.header.durable_through >= expected => {
                 let last = BatchSequence(found.0.saturating_sub(1).max(expected.0));
+                self.add_unread(std::mem::take(&mut failing.unread), Severity::Peers);
                 self.add_lost(&failing, (expected, last), Proof::Batch(found));
                 self.goes_on_behind(found)
             }
@@ -230,8 +250,9 @@ impl<F: Files> Walk<'_, F> {
     fn recorded_end(&mut self, (file, offset): (&str, u64), end: Mark) {
         let expected = self.expected();
         if self.last.sequence < end.sequence {
-            self.fail(file, offset, NotABatch::Magic);
-            if let Some(failing) = self.failing.take() {
+            self.fail((file, offset), NotABatch::Magic, false);
+            if let Some(mut failing) = self.failing.take() {
+                self.add_unread(std::mem::take(&mut failing.unread), Severity::Peers);
                 self.add_lost(&failing, (expected, end.sequence), Proof::End(end.sequence));
             }
         } else if self.last.sequence == end.sequence && self.last.chain != end.chain {
@@ -246,18 +267,36 @@ impl<F: Files> Walk<'_, F> {
         }
     }
 
-    /// Notes where the expected batch is not, where it was not looked for before.
-    fn fail(&mut self, file: &str, offset: u64, found: NotABatch) {
-        self.failing.get_or_insert_with(|| Failing { file: file.to_owned(), offset, found });
+    /// Notes where the expected batch is not, where it was not looked for before, and whether nothing was
+    /// ever written there.
+    fn fail(&mut self, (file, offset): (&str, u64), found: NotABatch, is_blank: bool) {
+        let file = file.to_owned();
+        let first = Failing { file, offset, found, is_blank, unread: Vec::new() };
+        let failing = self.failing.get_or_insert(first);
+        // The log may as well go on at the beginning of a segment.
+        failing.is_blank &= is_blank || offset != SEGMENT_DATA_AT;
+    }
+
+    /// Notes a block that cannot be read: it may be where the expected batch is, or a proof of it.
+    fn cannot_read(&mut self, (file, offset): (&str, u64), error: io::Error) {
+        self.fail((file, offset), NotABatch::Magic, false);
+        let Some(failing) = &mut self.failing else { return };
+        let end = offset + BLOCK_BYTES as u64;
+        match failing.unread.last_mut().filter(|last| last.end == offset && last.file == file) {
+            Some(last) => last.end = end,
+            None => failing.unread.push(Unread { file: file.to_owned(), offset, end, error }),
+        }
     }
 
     /// The end of the log: a torn tail, and the entries that are missing of what is left.
     fn end(mut self, dir: &str) -> LaneLog {
         let sequence = self.expected();
-        if let Some(Failing { file, offset, found }) = self.failing.take()
-            && !matches!(found, NotABatch::Magic | NotABatch::Foreign)
-        {
-            self.note(&file, offset, What::Batch(BatchFault::Torn { sequence, found }));
+        if let Some(Failing { file, offset, found, is_blank, unread }) = self.failing.take() {
+            let is_clean = matches!(found, NotABatch::Magic | NotABatch::Foreign);
+            if !is_clean && unread.is_empty() {
+                self.note(&file, offset, What::Batch(BatchFault::Torn { sequence, found }));
+            }
+            self.add_unread(unread, if is_blank { Severity::Note } else { Severity::Peers });
         }
         for (shard, index) in self.log.index.shards() {
             let after = index.released().map_or(Index(0), |(index, _)| index);
@@ -279,6 +318,15 @@ impl<F: Files> Walk<'_, F> {
     fn unreadable(&mut self, file: &str, offset: u64, error: io::Error) {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
         self.add(file, offset, if is_missing { What::Missing } else { What::Unreadable(error) });
+    }
+
+    fn add_unread(&mut self, unread: Vec<Unread>, severity: Severity) {
+        for Unread { file, offset, error, .. } in unread {
+            match severity {
+                Severity::Note => self.note(&file, offset, What::Unreadable(error)),
+                Severity::Copy | Severity::Peers | Severity::Fatal => self.unreadable(&file, offset, error),
+            }
+        }
     }
 
     fn add_lost(&mut self, at: &Failing, (first, last): (BatchSequence, BatchSequence), proof: Proof) {

@@ -37,7 +37,6 @@ use distribkv::route::call::Request;
 use distribkv::route::parcel::Parcel;
 use distribkv::shard::admission::{HELLO_BYTES, Hello, VERDICT_BYTES, Verdict};
 
-#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "../../sim/tests/log_mem/mod.rs"]
 mod log_mem;
 
