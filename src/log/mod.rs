@@ -83,7 +83,7 @@ pub use error::{
 };
 pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Noted, RecoveredAt};
 pub use index::Survivor;
-pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, OnDamage, Space};
+pub use lane::{Append, Completed, DamageNews, Lane, LaneConfig, LaneStatus, OnDamage, Space};
 pub use manifest::{TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 pub use planted::PlantedBug;
