@@ -200,9 +200,10 @@ pub struct LaneStatus {
     pub poisoned: bool,
     /// The disk has no more room than the reserve, or not even that.
     pub disk_full: bool,
-    /// Damaged blocks found since the start.
+    /// Damages found since the start: replicas that lost something of their log or state, and segments that
+    /// nobody lost anything by. Each counts once.
     pub damaged_total: u64,
-    /// Damaged blocks repaired since the start.
+    /// Those of them that are no more: the replica is whole again, the segment is let go of.
     pub repaired_total: u64,
 }
 

@@ -343,6 +343,7 @@ impl<E: Env> State<E> {
     fn forget(&mut self, id: SegmentId) -> bool {
         self.open_files.retain(|(open, _)| *open != id);
         self.damaged.remove(&id);
+        self.found.forget(id);
         self.recent.forget(id);
         self.restated = None;
         let Some(segment) = self.segments.remove(&id) else { return false };

@@ -27,7 +27,7 @@ use crate::ids::{Index, LaneId, ShardId, Term};
 use crate::raft::{Entry, HardState, Standing};
 
 use super::batch::{BATCH_BYTES_LIMIT, BATCH_HEADER_BYTES, Place, SegmentId};
-use super::error::{Full, LogFailure, OpenError, SettingsError};
+use super::error::{Damage, Full, LogFailure, OpenError, SettingsError};
 use super::index::{LaneIndex, Notes};
 use super::manifest::{ManifestFile, Mark, TableRef};
 #[cfg(debug_assertions)]
@@ -36,6 +36,7 @@ use super::queue::{FIXED_BYTES_MAX, Origin, Pending, Queue};
 use super::recent::Recent;
 use super::record::{RECORD_HEADER_BYTES, entry_bytes};
 use super::recovery::{Recovery, recover};
+use super::segment::segment_of_name;
 
 /// The most completions that a driver may leave undrained.
 pub const COMPLETIONS_MAX: usize = 1 << 16;
@@ -189,6 +190,11 @@ pub struct LaneStatus {
     pub space: Space,
     /// The segments in which damage was found and that are still there.
     pub damaged: usize,
+    /// Segments that were found damaged since the start, but for those that a shard lost something by: what
+    /// became of that is the shard's to say.
+    pub damages_found: u64,
+    /// Those of them that were let go of.
+    pub damages_ended: u64,
 }
 
 /// A handle of a lane.
@@ -275,10 +281,55 @@ impl Tail {
     }
 }
 
+/// What became of word that a segment is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamageNews {
+    /// It counts from now on, until the segment is let go of.
+    New,
+    /// It did so before.
+    Known,
+    /// A start found it, and its shards say what it cost them; or the segment is gone.
+    Elsewhere,
+}
+
+/// Segments in which damage was found that no shard lost anything by: each counts once, and once more when it
+/// is gone.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    segments: BTreeSet<SegmentId>,
+    found: u64,
+    ended: u64,
+}
+
+impl Found {
+    /// With what a start found.
+    pub(super) fn new(segments: BTreeSet<SegmentId>) -> Self {
+        Self { found: segments.len() as u64, segments, ended: 0 }
+    }
+
+    /// Damage was found in a segment.
+    fn add(&mut self, segment: SegmentId) {
+        self.found += u64::from(self.segments.insert(segment));
+    }
+
+    /// Whether damage was found in a segment.
+    pub(super) fn contains(&self, segment: SegmentId) -> bool {
+        self.segments.contains(&segment)
+    }
+
+    /// A segment is gone, damaged or not.
+    pub(super) fn forget(&mut self, segment: SegmentId) {
+        self.ended += u64::from(self.segments.remove(&segment));
+        let (found, ended) = (self.found, self.ended);
+        assert!(ended <= found, "{ended} of {found} damaged segments are gone");
+    }
+}
+
 pub(super) struct State<E: Env> {
     pub index: LaneIndex,
-    /// Segments in which damage was found: kept while any shard lacks what it lost.
+    /// Segments in which damage was found at the start: kept while any shard lacks what it lost.
     pub damaged: BTreeSet<SegmentId>,
+    pub found: Found,
     pub tails: BTreeMap<ShardId, Tail>,
     pub queue: Queue,
     pub completions: Vec<Completed>,
@@ -374,15 +425,31 @@ impl<E: Env> Lane<E> {
         self.shared.chores.raise();
     }
 
-    /// The shards that need the oldest segment, where there are more segments than these.
+    /// The shards that need the oldest segment, where there are more segments than these; and those that need
+    /// one that is damaged, or an older one, as soon as it is written to no more.
     #[must_use]
     pub fn pinning(&self, segments_max: usize) -> Vec<ShardId> {
         let state = self.shared.state.borrow();
-        let Some(oldest) = state.segments.keys().next().filter(|_| state.segments.len() > segments_max)
-        else {
-            return Vec::new();
-        };
-        state.index.entries_in(*oldest)
+        let is_ended = |id: &&SegmentId| **id < state.current.place.segment;
+        let damaged = state.found.segments.iter().rfind(is_ended);
+        let oldest = state.segments.keys().next().filter(|_| state.segments.len() > segments_max);
+        damaged.max(oldest).map(|segment| state.index.entries_in(*segment)).unwrap_or_default()
+    }
+
+    /// Damage was found in a segment while the lane runs. From then on [`Self::pinning`] has those who need
+    /// it let go of it.
+    pub fn note_damage(&self, damage: &Damage) -> DamageNews {
+        let mut state = self.shared.state.borrow_mut();
+        let name = damage.file.file_name().and_then(|name| name.to_str());
+        let segment = name.and_then(segment_of_name).filter(|id| state.segments.contains_key(id));
+        match segment {
+            Some(id) if state.found.contains(id) => DamageNews::Known,
+            Some(id) if !state.damaged.contains(&id) => {
+                state.found.add(id);
+                DamageNews::New
+            }
+            Some(_) | None => DamageNews::Elsewhere,
+        }
     }
 
     /// Whether the log has come to its end for now: the disk has no room for another segment, and what is
@@ -458,7 +525,9 @@ impl<E: Env> Lane<E> {
             oldest_pending: state.oldest_pending().map_or(Duration::ZERO, |since| now.since(since)),
             poisoned: state.failure.is_some(),
             space: state.space,
-            damaged: state.damaged.len(),
+            damaged: state.damaged.union(&state.found.segments).count(),
+            damages_found: state.found.found,
+            damages_ended: state.found.ended,
         }
     }
 

@@ -85,7 +85,7 @@ pub use error::{
 };
 pub use identity::{FreshIdentity, Identity, IdentityStore, LANE_DIR_PREFIX, Noted, RecoveredAt};
 pub use index::Survivor;
-pub use lane::{Append, Completed, Lane, LaneConfig, LaneStatus, OnDamage, Space};
+pub use lane::{Append, Completed, DamageNews, Lane, LaneConfig, LaneStatus, OnDamage, Space};
 pub use manifest::{TableRef, table_name, table_of_name};
 pub use medium::MediumError;
 #[cfg(debug_assertions)]

@@ -55,7 +55,9 @@ use super::error::{Damage, DamageKind, Doing, LogFailure, OpenError};
 use super::identity::prepared_dir;
 use super::index::{Gap, LaneIndex, Notes, Position, Survivor};
 use super::keeper::make_segment;
-use super::lane::{Active, Buffers, FilledBy, LaneConfig, OnDamage, Phase, SegmentState, Space, State, Tail};
+use super::lane::{
+    Active, Buffers, FilledBy, Found, LaneConfig, OnDamage, Phase, SegmentState, Space, State, Tail,
+};
 use super::manifest::{ManifestFile, Mark, SegmentMeta, TableRef, table_name, table_of_name};
 #[cfg(debug_assertions)]
 use super::planted::PlantedBug;
@@ -180,10 +182,15 @@ pub(super) async fn recover<E: Env>(
     }
     clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
     let segments = segment_states(&file, &walk);
+    let tails = tails(&walk.index);
+    let is_whole = |tail: &Tail| tail.standing.is_none_or(|standing| standing == Standing::Whole);
+    let costs_nobody = tails.values().all(is_whole);
+    let found = if costs_nobody { walk.damaged.clone() } else { BTreeSet::new() };
     let state = State {
-        tails: tails(&walk.index),
+        tails,
         index: walk.index,
         damaged: walk.damaged,
+        found: Found::new(found),
         queue: Queue::default(),
         completions: Vec::new(),
         progress: Signal::default(),

@@ -57,8 +57,9 @@ impl<E: Env> Lane<E> {
     pub fn scrubs(&self) -> Vec<SegmentScrub<E>> {
         let state = self.shared.state.borrow();
         let ended = state.segments.iter().filter_map(|(id, segment)| {
-            let is_open = *id == state.current.place.segment || state.damaged.contains(id);
-            let end = segment.end.filter(|_| !is_open)?;
+            let is_known = state.damaged.contains(id) || state.found.contains(*id);
+            let is_open = *id == state.current.place.segment;
+            let end = segment.end.filter(|_| !is_open && !is_known)?;
             Some((SegmentMeta { id: *id, salt: segment.salt, bytes: segment.bytes, end: Some(end) }, end))
         });
         let scrub = |(meta, end): (SegmentMeta, Mark)| SegmentScrub {

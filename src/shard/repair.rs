@@ -10,6 +10,17 @@
 //! the replica votes, takes entries and acknowledges them as it always did. What the log lost is raft's
 //! affair (`raft::recovering`).
 //!
+//! What counts as damage, and is counted in the status of the lane, is
+//! - a replica whose log lost something, as it is found at a start, until it is whole: also that of a node
+//!   that was wiped;
+//! - a replica whose state was spoiled, whatever else is found of it meanwhile, until it has another;
+//! - a segment of the log in which damage is found and nobody has lost anything by it (at a start, by the
+//!   scrub, or by whoever reads it: also where a state is spoiled because of that), until it is let go of. It
+//!   counts once, however often it is found.
+//!
+//! Each is counted when it is found and when it has come to its end, so that the counts agree where nothing
+//! is left to be done.
+//!
 //! Invariants:
 //! - While it is spoiled nothing is applied, so that the table that is asked for does not run away, and no
 //!   read is answered. The log is not let go of.
@@ -69,15 +80,15 @@ impl fmt::Display for Spoil {
     }
 }
 
-/// What became of a replica's state, and how often.
-#[derive(Debug, Default)]
+/// What became of a replica's state and of its log, and how often.
+#[derive(Debug)]
 pub(crate) struct Repair {
     spoiled: Option<Spoiled>,
     /// The standing that was last looked at.
-    standing: Option<Standing>,
-    /// Damages found since the start.
+    standing: Standing,
+    /// How often something was lost of it since the start.
     pub(crate) damaged: u64,
-    /// Damages that were repaired since.
+    /// How often it had it again.
     pub(crate) repaired: u64,
 }
 
@@ -91,9 +102,17 @@ struct Spoiled {
     /// How many were asked.
     asked: usize,
     since: Instant,
+    /// Whether it counts here: else it is a damage of the lane's, and counts there.
+    counts: bool,
 }
 
 impl Repair {
+    /// Of a replica that starts with this standing.
+    pub(crate) fn new(standing: Standing) -> Self {
+        let damaged = u64::from(standing != Standing::Whole);
+        Self { spoiled: None, standing, damaged, repaired: 0 }
+    }
+
     /// Whether the state is not to be trusted.
     pub(crate) fn is_spoiled(&self) -> bool {
         self.spoiled.is_some()
@@ -116,21 +135,42 @@ impl<E: Env> Replica<E> {
         if let Spoil::Digest { .. } = why {
             self.lane.doubt_table(shard);
         }
-        self.repair.damaged += 1;
         // Entries that cannot be read are not applied by anything but a table that has them.
         let index_min = match &why {
             Spoil::Log(_) => self.committed.max(self.state.applied()),
             Spoil::Table(_) | Spoil::Merge(_) | Spoil::Digest { .. } => self.state.applied(),
         };
         tracing::error!(%shard, %index_min, %why, "the state is damaged: it is fetched from a peer");
-        let before = self.repair.spoiled.take();
-        let (asks_at, since) = (turn.now, before.as_ref().map_or(turn.now, |before| before.since));
-        let index_min = before.map_or(index_min, |before| before.index_min.max(index_min));
-        self.repair.spoiled = Some(Spoiled { index_min, asks_at, asked: 0, since });
+        let spoiled = match self.repair.spoiled.take() {
+            Some(before) => {
+                Spoiled { index_min: before.index_min.max(index_min), asks_at: turn.now, ..before }
+            }
+            None => {
+                let counts = !self.is_of_segment(&why);
+                self.repair.damaged += u64::from(counts);
+                Spoiled { index_min, asks_at: turn.now, asked: 0, since: turn.now, counts }
+            }
+        };
+        self.repair.spoiled = Some(spoiled);
         self.stuck = None;
         self.fetched.clear();
         self.refuse_reads(turn);
         self.step_aside();
+    }
+
+    /// Whether a state is spoiled by damage in a segment of the log, which the lane counts.
+    fn is_of_segment(&self, why: &Spoil) -> bool {
+        match why {
+            Spoil::Log(log::ReadError::Damaged(damage)) => {
+                self.lane.note_damage(damage) != log::DamageNews::Elsewhere
+            }
+            Spoil::Log(
+                log::ReadError::Failed(_) | log::ReadError::Released { .. } | log::ReadError::Beyond { .. },
+            )
+            | Spoil::Table(_)
+            | Spoil::Merge(_)
+            | Spoil::Digest { .. } => false,
+        }
     }
 
     fn end_of(&self, why: Spoil) -> RunEnd {
@@ -168,7 +208,7 @@ impl<E: Env> Replica<E> {
             self.step_aside();
         }
         let standing = self.raft.standing();
-        let before = self.repair.standing.replace(standing).unwrap_or(standing);
+        let before = std::mem::replace(&mut self.repair.standing, standing);
         if before != Standing::Whole && standing == Standing::Whole {
             self.repair.repaired += 1;
             let (shard, index) = (self.shard, self.raft.persisted_index());
@@ -200,26 +240,26 @@ impl<E: Env> Replica<E> {
     /// A table of a peer took the place of the state.
     pub(crate) fn state_is_back(&mut self, now: Instant) {
         if let Some(spoiled) = self.repair.spoiled.take() {
-            self.repair.repaired += 1;
+            self.repair.repaired += u64::from(spoiled.counts);
             let (shard, ms) = (self.shard, now.since(spoiled.since).as_millis());
             let index = self.state.applied();
             tracing::info!(%shard, %index, ms, "the state is whole again");
         }
     }
 
-    /// Something in the log of the lane is damaged that may be this shard's: a table takes its place.
-    pub(crate) fn let_go_of_damage(&mut self) {
-        self.repair.damaged += 1;
-        self.unpin();
-        self.ask_snapshot();
-    }
-
     /// Entries for a follower cannot be read, though the log has them: the table that has them takes their
     /// place.
     pub(crate) fn follower_needs_lost(&mut self, to: NodeId, source: &log::ReadError) {
         let shard = self.shard;
-        self.repair.damaged += 1;
-        tracing::error!(%shard, %to, %source, "entries for a follower are damaged: it gets the table");
+        let is_news = match source {
+            log::ReadError::Damaged(damage) => self.lane.note_damage(damage) == log::DamageNews::New,
+            log::ReadError::Failed(_) | log::ReadError::Released { .. } | log::ReadError::Beyond { .. } => {
+                false
+            }
+        };
+        if is_news {
+            tracing::error!(%shard, %to, %source, "entries for a follower are damaged: it gets the table");
+        }
         self.raft.fetched(to, Vec::new());
         self.unpin();
     }

@@ -246,7 +246,7 @@ impl<E: Env> Replica<E> {
         let ReplicaStart { shard, recovered, table } = start;
         let Parts { raft, state, table, lost } = started((config, shard), recovered, table, random)
             .map_err(|source| Unreadable { shard, source })?;
-        let committed_at_start = raft.commit();
+        let (committed_at_start, standing) = (raft.commit(), raft.standing());
         let mut replica = Self {
             shard,
             lane,
@@ -266,7 +266,7 @@ impl<E: Env> Replica<E> {
             loading: BTreeMap::new(),
             last_loading: 0,
             changes: Changes::new(now),
-            repair: Repair::default(),
+            repair: Repair::new(standing),
             digests: Digests::default(),
             table_waiters: Vec::new(),
             coming: None,

@@ -73,7 +73,7 @@ pub struct ReplicaReport {
     pub snapshot_bytes_written: u64,
     /// How far the table is that is fetched for it from a peer, where one is.
     pub fetch: Option<FetchProgress>,
-    /// Damages of its state and log found since the start, and those that were repaired since.
+    /// How often something was lost of its state or log since the start, and how often it had it again.
     pub damaged_and_repaired: (u64, u64),
 }
 
@@ -96,6 +96,9 @@ pub struct LaneReport {
     pub is_poisoned: bool,
     /// Whether the disk has no more room than the reserve, or not even that.
     pub is_disk_full: bool,
+    /// Damages of its log and of its replicas found since the start, and those of them that are no more: see
+    /// `repair`.
+    pub damaged_and_repaired: (u64, u64),
 }
 
 impl ReplicaReport {
@@ -136,8 +139,14 @@ impl ReplicaReport {
 }
 
 impl LaneReport {
-    pub(crate) fn of<E: Env>(lane: &Lane<E>, id: LaneId, core: CoreId, room: Room) -> Self {
+    pub(crate) fn of<E: Env>(
+        lane: &Lane<E>,
+        (id, core): (LaneId, CoreId),
+        room: Room,
+        of_replicas: (u64, u64),
+    ) -> Self {
         let status = lane.status();
+        let (damaged, repaired) = of_replicas;
         Self {
             lane: id,
             core,
@@ -146,6 +155,7 @@ impl LaneReport {
             last_write: status.last_write,
             oldest_pending: status.oldest_pending,
             is_poisoned: status.poisoned,
+            damaged_and_repaired: (status.damages_found + damaged, status.damages_ended + repaired),
             is_disk_full: status.space == Space::Short || room.level != Level::Enough,
         }
     }

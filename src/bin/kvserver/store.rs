@@ -121,8 +121,6 @@ impl<E: Env> Store for NodeStore<E> {
         let cores = self.runner.status().await;
         let mut replicas: Vec<ReplicaStatus> =
             cores.iter().flat_map(|core| &core.replicas).map(replica).collect();
-        let reports: Vec<&ReplicaReport> = cores.iter().flat_map(|core| &core.replicas).collect();
-        let lane = |of: &LaneReport| lane(of, &reports);
         let mut lanes: Vec<LaneStatus> = cores.iter().flat_map(|core| &core.lanes).map(lane).collect();
         replicas.sort_by_key(|replica| replica.shard);
         lanes.sort_by_key(|lane| lane.lane);
@@ -211,8 +209,7 @@ fn replica(report: &ReplicaReport) -> ReplicaStatus {
     }
 }
 
-fn lane(report: &LaneReport, replicas: &[&ReplicaReport]) -> LaneStatus {
-    let of_lane = || replicas.iter().filter(|replica| replica.lane == report.lane);
+fn lane(report: &LaneReport) -> LaneStatus {
     LaneStatus {
         lane: report.lane,
         core: report.core,
@@ -222,7 +219,7 @@ fn lane(report: &LaneReport, replicas: &[&ReplicaReport]) -> LaneStatus {
         oldest_pending: report.oldest_pending.max(Duration::ZERO),
         poisoned: report.is_poisoned,
         disk_full: report.is_disk_full,
-        damaged_total: of_lane().map(|replica| replica.damaged_and_repaired.0).sum(),
-        repaired_total: of_lane().map(|replica| replica.damaged_and_repaired.1).sum(),
+        damaged_total: report.damaged_and_repaired.0,
+        repaired_total: report.damaged_and_repaired.1,
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, answer};
-use crate::ids::CoreId;
+use crate::ids::{CoreId, LaneId};
+use crate::log::Lane;
 use crate::shard::event::MeshItem;
 use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
 
@@ -22,18 +23,20 @@ impl<E: Env> Inner<E> {
     pub(super) fn status(&self) -> CoreStatus {
         let lane_of = |shard| self.config.layout.lane_of(shard);
         let fetch_of = |shard| self.fetching.as_ref().and_then(|fetching| fetching.progress_of(shard));
-        let room = self.gauge.room();
         CoreStatus {
             replicas: self
                 .replicas
                 .values()
                 .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard), fetch_of(replica.shard)))
                 .collect(),
-            lanes: self
-                .lanes
-                .iter()
-                .map(|(id, lane)| LaneReport::of(lane, *id, self.config.core(), room))
-                .collect(),
+            lanes: self.lanes.iter().map(|(id, lane)| self.lane_report(lane, *id)).collect(),
         }
+    }
+
+    fn lane_report(&self, lane: &Lane<E>, id: LaneId) -> LaneReport {
+        let of_lane = || self.replicas.values().filter(|of| self.config.layout.lane_of(of.shard) == id);
+        let damaged = of_lane().map(|replica| replica.repair.damaged).sum();
+        let repaired = of_lane().map(|replica| replica.repair.repaired).sum();
+        LaneReport::of(lane, (id, self.config.core()), self.gauge.room(), (damaged, repaired))
     }
 }

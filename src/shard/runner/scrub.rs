@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::env::Env;
 use crate::ids::{LaneId, ShardId};
-use crate::log::{Damage, SegmentScrub};
+use crate::log::{Damage, DamageNews, SegmentScrub};
 use crate::shard::end::RunEnd;
 use crate::shard::scrub::{self, Scrubbed};
 
@@ -40,17 +40,15 @@ impl<E: Env> Runner<E> {
         self.inner.borrow().has_stopped
     }
 
-    /// A lane's log is not what it has to be. Alone, that is the end. With peers, the shards of the lane make
-    /// tables of what they hold in memory and let go of the log: what is damaged is not needed then.
+    /// A lane's log is not what it has to be. Alone, that is the end. With peers, those shards of the lane
+    /// that need what is damaged make tables of what they hold in memory and let go of the log up to there.
     pub(crate) fn log_damaged(&self, lane: LaneId, source: Damage) {
         let mut inner = self.inner.borrow_mut();
-        let Inner { config, replicas, end, .. } = &mut *inner;
+        let Inner { config, lanes, end, .. } = &mut *inner;
         if config.layout.voters().len() == 1 {
             end.get_or_insert(RunEnd::LogDamaged { lane, source });
-        } else {
-            tracing::error!(%lane, %source, "the log is damaged: its shards are made into tables");
-            let of_lane = replicas.iter_mut().filter(|(shard, _)| config.layout.lane_of(**shard) == lane);
-            of_lane.for_each(|(_, replica)| replica.let_go_of_damage());
+        } else if lanes.get(&lane).map(|lane| lane.note_damage(&source)) == Some(DamageNews::New) {
+            tracing::error!(%lane, %source, "the log is damaged: what needs it is made into tables");
         }
         drop(inner);
         self.wake.raise();

@@ -63,6 +63,8 @@ pub struct ClusterConfig {
     pub fetches_at_once_max: u64,
     /// Bytes that a core's scrub reads in a second.
     pub scrub_bytes_per_s: u64,
+    /// Seconds from one round of it to the next.
+    pub scrub_interval_s: u64,
     /// A mistake made on purpose.
     pub planted: Planted,
 }
@@ -447,6 +449,7 @@ impl Cluster {
                 snapshots_at_once_max: config.snapshots_at_once_max,
                 fetches_at_once_max: config.fetches_at_once_max,
                 scrub_bytes_per_s: config.scrub_bytes_per_s,
+                scrub_interval_s: config.scrub_interval_s,
                 ..NodeSettings::default()
             },
         }

@@ -145,6 +145,7 @@ fn draw_cluster(random: &mut Random, options: &Options) -> ClusterConfig {
         snapshots_at_once_max: 4,
         fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
+        scrub_interval_s: 3600,
         planted: options.planted,
     }
 }

@@ -56,6 +56,7 @@ impl Story {
             snapshots_at_once_max: 4,
             fetches_at_once_max: 1,
             scrub_bytes_per_s: 4 << 20,
+            scrub_interval_s: 3600,
             planted: Options::default().planted,
         };
         let cluster = Cluster::new(&world, config);

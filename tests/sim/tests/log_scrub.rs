@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use distribkv::ids::{Index, LaneId, ShardId, Term};
 use distribkv::log::segment::segment_name;
-use distribkv::log::{Append, Lane, LaneConfig, Looked, SegmentScrub, batch::SegmentId};
+use distribkv::log::{
+    Append, DamageNews, Lane, LaneConfig, Looked, ReadError, SegmentScrub, batch::SegmentId,
+};
 use distribkv::raft::Entry;
 
 mod log_mem;
@@ -119,4 +121,34 @@ fn of_a_segment_that_was_released_nothing_is_told() {
     env.pass(50);
     assert!(lane.scrubs().len() < ended, "the first segments were released");
     assert!(matches!(outcome(&env, scrub), Looked::Released));
+}
+
+/// A damaged segment counts once, whoever finds what of it: until it is let go of, as its shards are asked
+/// to.
+#[test]
+fn damage_counts_once_and_is_over_when_its_segment_is_gone() {
+    let (env, lane) = lane();
+    let counts = |lane: &Lane<MemEnv>| (lane.status().damages_found, lane.status().damages_ended);
+    assert_eq!((counts(&lane), lane.pinning(usize::MAX)), ((0, 0), Vec::new()));
+    let path = Path::new(DIR).join(segment_name(SegmentId(1)));
+    for byte in [BLOCK + 25, 5 * BLOCK + 700] {
+        env.change(|files| files.get_mut(&path).expect("it is there")[byte] ^= 4);
+    }
+    let Looked::Damaged(first) = outcome(&env, lane.scrubs().remove(0)) else { panic!("its first batch") };
+    let reading = lane.clone();
+    let read = env.run(async move { reading.read(SHARD, Index(3), Index(3), 1 << 20).await });
+    let Err(ReadError::Damaged(third)) = read else { panic!("its third batch: {read:?}") };
+    assert_ne!(first.offset, third.offset);
+    let scrubs = lane.scrubs().len();
+    assert_eq!(
+        [&third, &first, &third].map(|damage| lane.note_damage(damage)),
+        [DamageNews::New, DamageNews::Known, DamageNews::Known]
+    );
+    assert_eq!((counts(&lane), lane.status().damaged), ((1, 0), 1));
+    assert_eq!((lane.scrubs().len(), lane.pinning(usize::MAX)), (scrubs - 1, vec![SHARD]));
+    assert_eq!(lane.release(SHARD, Index(15), Term(1)), Ok(()));
+    env.pass(50);
+    assert_eq!((counts(&lane), lane.status().damaged), ((1, 1), 0));
+    assert_eq!((lane.note_damage(&first), lane.pinning(usize::MAX)), (DamageNews::Elsewhere, Vec::new()));
+    env.kill();
 }

@@ -10,7 +10,7 @@ use distribkv::ids::NodeId;
 use distribkv::inspect::{Finding, Severity};
 use distribkv::kv::Query;
 use distribkv::route::call::{Consistency, Request};
-use sim::cluster::Ending;
+use sim::cluster::{ClusterConfig, Ending};
 use sim::disk::{Crash, Fault, Kind, Stall};
 use sim::story::{LONG, Story, replica, with_small_tables};
 
@@ -100,9 +100,10 @@ fn a_damaged_batch_in_the_log_is_made_good_by_the_peers() {
         let (path, _) =
             segments.iter().rfind(|(_, bytes)| bytes[4096..].iter().any(|b| *b != 0)).expect("one");
         story.cluster.note_rot(damaged);
-        story.cluster.machine(damaged).disk().flip_bit(path, 4096 + 100, 3);
+        story.cluster.machine(damaged).disk().flip_bit(path, 4096 + 30, 3);
         story.cluster.boot(damaged);
         ends_well(&story, &wanted);
+        assert_eq!(counts(&story, damaged), (1, 1), "{role}: one replica had lost something");
         counts_again(&story, damaged, &wanted);
     }
 }
@@ -138,11 +139,45 @@ fn a_bad_block_that_nobody_reads_is_found_by_the_scrub() {
     let (path, _) = segments.remove(0);
     story.cluster.note_rot(damaged);
     story.cluster.machine(damaged).disk().spoil_block(&path, 4096);
-    let count = |story: &Story| replica(story, damaged).map_or(0, |of| of.damaged_and_repaired.0);
-    assert_eq!(count(&story), 0);
+    assert_eq!(counts(&story, damaged), (0, 0));
     // The first round begins a minute after the start.
     story.pass(Duration::from_secs(65));
-    assert!(count(&story) > 0);
+    assert_eq!(counts(&story, damaged).0, 1);
+    ends_well(&story, &wanted);
+}
+
+/// Damages that a node counts for its lane, and those of them that are no more.
+fn counts(story: &Story, node: NodeId) -> (u64, u64) {
+    let reports = story.cluster.reports().into_iter().filter(|(of, _)| *of == node);
+    reports.flat_map(|(_, report)| report.lanes).next().map_or((0, 0), |lane| lane.damaged_and_repaired)
+}
+
+/// Three nodes whose logs keep all entries, some segments of them.
+fn with_long_logs(change: impl FnOnce(&mut ClusterConfig)) -> (Story, String) {
+    let story = Story::prepared_with(3, None, change);
+    story.cluster.nodes().into_iter().for_each(|node| story.cluster.boot(node));
+    story.wait(|story| story.leader().is_some());
+    let leader = story.leader().expect("it was waited for");
+    for _ in 0..24 {
+        assert!(matches!(story.append(leader, "0123456789"), Some(Ok(_))), "all are there");
+        story.pass(Duration::from_millis(20));
+    }
+    story.pass(Duration::from_secs(2));
+    (story, "0123456789".repeat(24))
+}
+
+/// Damage that the scrub finds in a segment counts once, however often it comes by, and has come to its end
+/// when the segment is gone.
+#[test]
+fn damage_that_the_scrub_finds_in_the_log_counts_once() {
+    let (story, wanted) = with_long_logs(|config| config.scrub_interval_s = 60);
+    let node = story.others(story.leader().expect("it has one"))[0];
+    flip(&story, node, ".log", 4096 + 30);
+    story.world.run_until(story.world.time() + Duration::from_secs(70), || counts(&story, node).0 > 0);
+    assert_eq!(counts(&story, node), (1, 0), "it is found");
+    story.wait(|story| counts(story, node) == (1, 1));
+    story.pass(Duration::from_secs(130));
+    assert_eq!(counts(&story, node), (1, 1), "two more rounds have found nothing else");
     ends_well(&story, &wanted);
 }
 
@@ -156,7 +191,33 @@ fn a_segment_that_is_gone_is_made_good_by_the_peers() {
     }
     story.cluster.boot(damaged);
     ends_well(&story, &wanted);
+    assert_eq!(counts(&story, damaged), (1, 1), "one replica had lost its log");
     counts_again(&story, damaged, &wanted);
+}
+
+/// Damage that costs nobody anything is of a segment: it is over when that is let go of.
+#[test]
+fn damage_that_costs_nobody_anything_counts_too() {
+    let (story, wanted) = with_long_logs(|_| {});
+    let damaged = story.others(story.leader().expect("it has one"))[0];
+    story.cluster.crash(damaged, Crash::Process);
+    // The first batch of the log: the table has what was in it, and what is behind goes on from there.
+    flip(&story, damaged, ".log", 4096 + 30);
+    story.cluster.boot(damaged);
+    ends_well(&story, &wanted);
+    story.wait(|story| counts(story, damaged) == (1, 1));
+    assert_eq!(replica(&story, damaged).map(|of| of.damaged_and_repaired), Some((0, 0)));
+}
+
+/// A wiped node has lost as much as it has replicas, and tells so.
+#[test]
+fn what_a_wiped_node_lost_counts_until_it_is_back() {
+    let (story, wanted) = written();
+    let wiped = story.others(story.leader().expect("it has one"))[1];
+    wipe(&story, wiped);
+    story.wait(|story| counts(story, wiped) == (1, 0));
+    ends_well(&story, &wanted);
+    assert_eq!(counts(&story, wiped), (1, 1));
 }
 
 #[test]

@@ -360,6 +360,7 @@ fn a_staggered_and_aborted_first_start_works() {
         snapshots_at_once_max: 4,
         fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
+        scrub_interval_s: 3600,
         planted: Options::default().planted,
     };
     let cluster = Cluster::new(&world, config);

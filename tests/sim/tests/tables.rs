@@ -41,6 +41,7 @@ fn node_with_table(block_cache_bytes: u64) -> (World, Cluster, PathBuf) {
         snapshots_at_once_max: 4,
         fetches_at_once_max: 1,
         scrub_bytes_per_s: 4 << 20,
+        scrub_interval_s: 3600,
         planted: Planted::default(),
     };
     let cluster = Cluster::new(&world, config);
