@@ -181,12 +181,22 @@ pub(super) async fn recover<E: Env>(
         recovery.manifest.copies[1] = recovery.manifest.copies[0];
     }
     clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
+    Ok((opened_state(env, walk, file, (current, position)), recovery))
+}
+
+/// What writer and readers go on from.
+fn opened_state<E: Env>(
+    env: &E,
+    walk: Walk<'_>,
+    file: ManifestFile<E>,
+    (current, position): (Active<E>, u64),
+) -> State<E> {
     let segments = segment_states(&file, &walk);
     let tails = tails(&walk.index);
     let is_whole = |tail: &Tail| tail.standing.is_none_or(|standing| standing == Standing::Whole);
     let costs_nobody = tails.values().all(is_whole);
     let found = if costs_nobody { walk.damaged.clone() } else { BTreeSet::new() };
-    let state = State {
+    State {
         tails,
         index: walk.index,
         damaged: walk.damaged,
@@ -218,8 +228,7 @@ pub(super) async fn recover<E: Env>(
         space: Space::Enough,
         batches: 0,
         last_write: Duration::ZERO,
-    };
-    Ok((state, recovery))
+    }
 }
 
 /// Opens the manifest, or makes it where the lane is new.
