@@ -131,11 +131,11 @@ impl Scene {
         while self.counted().await.0 == before {
             let said = self.cluster.node(VICTIM).process().said().join("\n");
             assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not find what was done to it:\n{said}");
-            if harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN) {
-                if let Some(path) = self.harm(kind, 0, Harm::Bit) {
-                    println!("running, a bit: {}", name(&path));
-                    harmed = Some(Instant::now());
-                }
+            if harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN)
+                && let Some(path) = self.harm(kind, 0, Harm::Bit)
+            {
+                println!("running, a bit: {}", name(&path));
+                harmed = Some(Instant::now());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

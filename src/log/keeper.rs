@@ -339,15 +339,17 @@ impl<E: Env> State<E> {
         }
     }
 
-    /// Forgets a segment; says whether its file is kept to be used again.
+    /// Forgets a segment; says whether its file is kept to be used again. Not where damage was found in it: a
+    /// bad block would be there still, where nothing is written yet, and look like more.
     fn forget(&mut self, id: SegmentId) -> bool {
         self.open_files.retain(|(open, _)| *open != id);
-        self.damaged.remove(&id);
+        let is_damaged = self.damaged.remove(&id) | self.found.contains(id);
         self.found.forget(id);
         self.recent.forget(id);
         self.restated = None;
         let Some(segment) = self.segments.remove(&id) else { return false };
-        let is_kept = segment.filled == FilledBy::ThisProcess && self.free.len() < FREE_MAX;
+        let is_ours = segment.filled == FilledBy::ThisProcess;
+        let is_kept = is_ours && !is_damaged && self.free.len() < FREE_MAX;
         if is_kept {
             self.free.push((id, segment.bytes));
         }

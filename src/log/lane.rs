@@ -412,6 +412,8 @@ impl<E: Env> Lane<E> {
         let (sender, receiver) = answer();
         let mut state = self.shared.state.borrow_mut();
         if state.failure.is_none() && state.phase < Phase::Closing {
+            // What was doubted before is the table that this one replaces.
+            state.doubts.retain(|doubted| *doubted != shard);
             state.switches.push(Switch { shard, table, sender });
         }
         self.shared.chores.raise();

@@ -154,10 +154,19 @@ pub(super) async fn recover<E: Env>(
 ) -> Result<(State<E>, Recovery), OpenError> {
     let names = prepared_dir(env, dir).await?;
     let found: Vec<SegmentId> = names.iter().filter_map(|name| segment_of_name(name)).collect();
-    let (mut file, report) = open_manifest(env, dir, config, found.is_empty()).await?;
+    let (mut file, mut report) = open_manifest(env, dir, config, found.is_empty()).await?;
     let mut walk = walk(env, dir, config, &file.manifest).await?;
     env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::Sync, dir, source))?;
 
+    #[cfg(debug_assertions)]
+    if config.has(PlantedBug::OldCopyWins) {
+        report.copies[1] = report.copies[0];
+    }
+    // First, since a full disk may have ended the start before this one between a segment and its manifest.
+    let unnamed: Vec<PathBuf> = unnamed(&file, &names).into_iter().map(|name| dir.join(name)).collect();
+    if report.agree() {
+        remove_all(env, dir, &unnamed).await?;
+    }
     found.iter().for_each(|id| file.manifest.skip_segment_id(*id));
     let (segment, salt) = (file.manifest.take_segment_id(), config.salt(env.random()));
     let place = Place { lane: config.lane, segment, salt };
@@ -176,11 +185,8 @@ pub(super) async fn recover<E: Env>(
     recovery.survivors = survivors;
     recovery.tables = file.manifest.tables.clone();
     recovery.doubted = file.manifest.doubted.clone();
-    #[cfg(debug_assertions)]
-    if config.has(PlantedBug::OldCopyWins) {
-        recovery.manifest.copies[1] = recovery.manifest.copies[0];
-    }
-    clean(env, dir, unnamed(&file, &names), &mut recovery).await?;
+    let files = if report.agree() { &mut recovery.removed } else { &mut recovery.kept };
+    *files = unnamed;
     Ok((opened_state(env, walk, file, (current, position)), recovery))
 }
 
@@ -399,25 +405,14 @@ fn unnamed<'a, E: Env>(file: &ManifestFile<E>, names: &'a [String]) -> Vec<&'a s
     names.iter().map(String::as_str).filter(|name| is_ours(name) && !is_named(name)).collect()
 }
 
-/// Removes the files that the manifest does not name, where its copies were whole and agreed.
-async fn clean<E: Env>(
-    env: &E,
-    dir: &Path,
-    unnamed: Vec<&str>,
-    recovery: &mut Recovery,
-) -> Result<(), OpenError> {
-    let unnamed: Vec<PathBuf> = unnamed.into_iter().map(|name| dir.join(name)).collect();
-    if !recovery.manifest.agree() {
-        recovery.kept = unnamed;
-        return Ok(());
-    }
-    for path in &unnamed {
+/// Removes the files that the manifest does not name. To be done only where its copies are whole and agree.
+async fn remove_all<E: Env>(env: &E, dir: &Path, unnamed: &[PathBuf]) -> Result<(), OpenError> {
+    for path in unnamed {
         env.remove(path).await.map_err(|source| LogFailure::new(Doing::RemoveSegment, path, source))?;
     }
     if !unnamed.is_empty() {
         env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::RemoveSegment, dir, source))?;
     }
-    recovery.removed = unnamed;
     Ok(())
 }
 

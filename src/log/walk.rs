@@ -19,9 +19,9 @@
 //! A block that cannot be read is no tear and no proof, but a *doubt*: it may have been the batch that is
 //! expected, or one that knew it. What settles it is a proof, or the next segment where it begins with the
 //! expected batch; else the log ends in damage. Only where nothing was ever written to the place itself (it
-//! is zeros still) does what cannot be read behind it say nothing: no batch is there, so none follows. The
-//! end of a log is where most of the space of its segments is, and a bad sector in that costs nobody
-//! anything.
+//! is zeros still) does what cannot be read behind it say nothing: no batch is there, so none follows. A bad
+//! sector there costs nobody anything. In a segment that is used again an earlier use has left what is no
+//! zeros: a bad sector behind the end is a doubt like any other.
 //!
 //! The last batch is *held*: no later one covers it, so its write may still be in flight, from a process that
 //! is gone. It counts for where the log ends, but is not in the index yet; recovery writes it again

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use distribkv::ids::{Index, LaneId, ShardId, Term};
 use distribkv::log::segment::segment_name;
 use distribkv::log::{
-    Append, DamageNews, Lane, LaneConfig, Looked, ReadError, SegmentScrub, batch::SegmentId,
+    Append, DamageNews, Lane, LaneConfig, Looked, ReadError, SegmentScrub, TableRef, batch::SegmentId,
 };
 use distribkv::raft::Entry;
 
@@ -19,9 +19,8 @@ const DIR: &str = "/lane-0";
 const BLOCK: usize = 4096;
 const SHARD: ShardId = ShardId(0);
 
-/// A running lane with some segments that are full.
-fn lane() -> (MemEnv, Lane<MemEnv>) {
-    let config = LaneConfig {
+fn config() -> LaneConfig {
+    LaneConfig {
         damage: distribkv::log::OnDamage::Stop,
         lane: LaneId(0),
         segment_bytes: 8 * BLOCK as u64,
@@ -31,10 +30,14 @@ fn lane() -> (MemEnv, Lane<MemEnv>) {
         seal_after: Duration::from_millis(10),
         #[cfg(debug_assertions)]
         planted: None,
-    };
+    }
+}
+
+/// A running lane with some segments that are full.
+fn lane() -> (MemEnv, Lane<MemEnv>) {
     let env = MemEnv::default();
     let its = env.clone();
-    let opened = env.run(async move { Lane::open(its, Path::new(DIR), config).await });
+    let opened = env.run(async move { Lane::open(its, Path::new(DIR), config()).await });
     let (lane, _) = opened.expect("a new lane");
     let running = lane.clone();
     distribkv::env::Env::spawn(&env, async move { running.run().await });
@@ -151,4 +154,54 @@ fn damage_counts_once_and_is_over_when_its_segment_is_gone() {
     assert_eq!((counts(&lane), lane.status().damaged), ((1, 1), 0));
     assert_eq!((lane.note_damage(&first), lane.pinning(usize::MAX)), (DamageNews::Elsewhere, Vec::new()));
     env.kill();
+}
+
+/// The room of a segment that was let go of is used again, but not where it was damaged: what is bad of it would
+/// be found again, at a place where nothing is written yet.
+#[test]
+fn a_damaged_segment_is_not_used_again() {
+    for is_damaged in [false, true] {
+        let (env, lane) = lane();
+        if is_damaged {
+            let path = Path::new(DIR).join(segment_name(SegmentId(1)));
+            env.change(|files| files.get_mut(&path).expect("it is there")[5 * BLOCK + 700] ^= 4);
+            let Looked::Damaged(damage) = outcome(&env, lane.scrubs().remove(0)) else { panic!("it is") };
+            assert_eq!(lane.note_damage(&damage), DamageNews::New);
+        }
+        // So much that the first segment alone is not needed any more.
+        assert_eq!(lane.release(SHARD, Index(3), Term(1)), Ok(()));
+        env.pass(50);
+        let unnamed = Path::new(DIR).join(segment_name(SegmentId(1)));
+        assert_eq!(env.files().contains_key(&unnamed), !is_damaged, "it is kept for its room");
+        env.kill();
+    }
+}
+
+/// A doubt is about the table that was there when it came up, however busy the lane is.
+#[test]
+fn a_doubt_ends_with_the_table_that_it_was_about() {
+    let table = |generation: u64| TableRef {
+        generation,
+        index: Index(generation),
+        term: Term(1),
+        bytes: 8192,
+        footer_checksum: 7,
+    };
+    for replaced in [false, true] {
+        let (env, lane) = lane();
+        let (switching, doubting) = (lane.clone(), lane.clone());
+        let switched = env.run(async move { switching.switch_table(SHARD, table(5)).await });
+        assert_eq!(switched, Some(()));
+        doubting.doubt_table(SHARD);
+        if replaced {
+            let switching = lane.clone();
+            assert_eq!(env.run(async move { switching.switch_table(SHARD, table(6)).await }), Some(()));
+        }
+        env.pass(50);
+        env.kill();
+        let its = env.clone();
+        let opened = env.run(async move { Lane::open(its, Path::new(DIR), config()).await });
+        let (_, recovery) = opened.expect("it is whole");
+        assert_eq!(recovery.doubted.contains(&SHARD), !replaced);
+    }
 }
