@@ -156,8 +156,8 @@ fn damage_counts_once_and_is_over_when_its_segment_is_gone() {
     env.kill();
 }
 
-/// The room of a segment that was let go of is used again, but not where it was damaged: what is bad of it would
-/// be found again, at a place where nothing is written yet.
+/// The room of a segment that was let go of is used again, but not where it was damaged: what is bad of it
+/// would be found again, at a place where nothing is written yet.
 #[test]
 fn a_damaged_segment_is_not_used_again() {
     for is_damaged in [false, true] {
