@@ -163,7 +163,7 @@ pub(super) async fn recover<E: Env>(
         report.copies[1] = report.copies[0];
     }
     // First, since a full disk may have ended the start before this one between a segment and its manifest.
-    let unnamed: Vec<PathBuf> = unnamed(&file, &names).into_iter().map(|name| dir.join(name)).collect();
+    let mut unnamed = unnamed_files(dir, &file, &names);
     if report.agree() {
         remove_all(env, dir, &unnamed).await?;
     }
@@ -185,6 +185,13 @@ pub(super) async fn recover<E: Env>(
     recovery.survivors = survivors;
     recovery.tables = file.manifest.tables.clone();
     recovery.doubted = file.manifest.doubted.clone();
+    // The spare that nothing was written to is not named any more either.
+    let dropped = unnamed_files(dir, &file, &names).into_iter().filter(|path| !unnamed.contains(path));
+    let dropped: Vec<PathBuf> = dropped.collect();
+    if report.agree() {
+        remove_all(env, dir, &dropped).await?;
+    }
+    unnamed.extend(dropped);
     let files = if report.agree() { &mut recovery.removed } else { &mut recovery.kept };
     *files = unnamed;
     Ok((opened_state(env, walk, file, (current, position)), recovery))
@@ -394,7 +401,7 @@ fn record<E: Env>(file: &mut ManifestFile<E>, walk: &Walk<'_>, config: &LaneConf
 }
 
 /// The files of segments and tables that the manifest does not name.
-fn unnamed<'a, E: Env>(file: &ManifestFile<E>, names: &'a [String]) -> Vec<&'a str> {
+fn unnamed_files<E: Env>(dir: &Path, file: &ManifestFile<E>, names: &[String]) -> Vec<PathBuf> {
     let manifest = &file.manifest;
     let segments: BTreeSet<String> =
         manifest.segments.iter().map(|segment| segment_name(segment.id)).collect();
@@ -402,7 +409,7 @@ fn unnamed<'a, E: Env>(file: &ManifestFile<E>, names: &'a [String]) -> Vec<&'a s
         manifest.tables.iter().map(|(shard, table)| table_name(*shard, table.generation)).collect();
     let is_ours = |name: &str| segment_of_name(name).is_some() || table_of_name(name).is_some();
     let is_named = |name: &str| segments.contains(name) || tables.contains(name);
-    names.iter().map(String::as_str).filter(|name| is_ours(name) && !is_named(name)).collect()
+    names.iter().filter(|name| is_ours(name) && !is_named(name)).map(|name| dir.join(name)).collect()
 }
 
 /// Removes the files that the manifest does not name. To be done only where its copies are whole and agree.
