@@ -5,12 +5,12 @@
 //!                                   └─ a peer's      ─► whoever carries links
 //! ```
 //!
-//! - [`accept`] binds the address, accepts, and tells clients from peers; [`io`] and [`batch`] carry the
+//! - [`accept`] binds the address, accepts, and tells clients from peers; [`io`] and `batch` carry the
 //!   bytes.
-//! - [`connection`] is one task for each connection: h2, its timers, going away.
-//! - [`stream`] is one task for each stream: headers ([`head`], [`method`]), messages ([`frame`]), answer
-//!   ([`reply`]).
-//! - [`service`] holds what each method does; [`convert`] turns messages into the store's types and back.
+//! - `connection` is one task for each connection: h2, its timers, going away.
+//! - `stream` is one task for each stream: headers (`head`, `method`), messages (`frame`), answer
+//!   (`reply`).
+//! - `service` holds what each method does; `convert` turns messages into the store's types and back.
 //! - [`store`] is what all of it is served from ([`changes`] helps it to tell of health), [`status`] how
 //!   failures look, [`limits`] what bounds everything.
 //!

@@ -6,8 +6,8 @@
 //!             └────────────┘   └─────────────► tables ──► blocks ──► keys ──────────────────┘   or facts
 //! ```
 //!
-//! [`verify`] says what is wrong, [`dump`](mod@dump) what is there. Both read with the codecs of the formats
-//! themselves, through [`Files`], which cannot write: nothing that they do changes a byte.
+//! [`verify()`] says what is wrong, [`dump`](mod@dump) what is there. Both read with the codecs of the
+//! formats themselves, through [`Files`], which cannot write: nothing that they do changes a byte.
 //!
 //! What damage is and what is merely torn, [`crate::log`] says; the same rule is held here, but for one
 //! thing: a start stops or mends, this goes on, and looks for everything that is wrong.

@@ -33,7 +33,7 @@
 //!   everything it names was durable before.
 //! - *In recovery*: see [`recovery`]; it acts only on what it made durable, and records where the log ended.
 //!   What lies past a recorded end is ignored for ever, and every start begins a fresh segment.
-//! - *While a segment is made or released*: see [`keeper`]; a file counts from when both copies name it, and
+//! - *While a segment is made or released*: see `keeper`; a file counts from when both copies name it, and
 //!   no longer.
 //!
 //! # How damage is told from a tear

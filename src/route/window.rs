@@ -30,8 +30,7 @@ struct Window {
 }
 
 impl Windows {
-    /// Whether this call is here for the first time. An origin's first incarnation is learnt from its first
-    /// call, or set by [`Self::begin`].
+    /// Whether this call is here for the first time. An origin's incarnation is learnt from its calls.
     pub fn admit(&mut self, id: &CallId) -> bool {
         let window = self.origins.entry((id.node, id.core)).or_insert_with(|| Window::new(id.incarnation));
         if id.incarnation < window.incarnation {

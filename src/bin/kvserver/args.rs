@@ -154,7 +154,7 @@ pub struct NodeArgs {
     /// What tells this cluster from others [default: default].
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,
-    /// Where the node keeps its log [default: ./data/node-<ID>].
+    /// Where the node keeps its log [default: ./data/node-ID].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The address to listen on [default: its own among the peers].
