@@ -127,8 +127,7 @@ async fn a_local_cluster_serves_on_when_nobody_reads_what_it_says_and_a_node_die
     drop(said);
 
     let victim = node_in(dir.path(), 3).expect("it runs");
-    let killed = Command::new("kill").arg("-9").arg(victim.to_string()).status();
-    assert!(killed.expect("there is a kill").success());
+    processes::send_signal(victim, "KILL");
     let clerk = Clerk::connect([format!("localhost:{port}"), format!("localhost:{}", port + 1)]);
     let clerk = clerk.expect("they are endpoints");
     // The end of the node is heard of in a moment: every shard acknowledges after that, too.
@@ -138,7 +137,6 @@ async fn a_local_cluster_serves_on_when_nobody_reads_what_it_says_and_a_node_die
     }
     assert_eq!(node_in(dir.path(), 3), None);
     assert!(local.0.try_wait().expect("it is ours").is_none(), "it has ended with the node");
-    let asked = Command::new("kill").arg(local.0.id().to_string()).status();
-    assert!(asked.expect("there is a kill").success());
+    processes::send_signal(local.0.id(), "TERM");
     assert_eq!(local.0.wait().expect("it is ours").code(), Some(0));
 }

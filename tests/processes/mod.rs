@@ -122,6 +122,12 @@ pub struct Process {
     readers: Vec<thread::JoinHandle<()>>,
 }
 
+/// Sends a process a signal by its name, as `TERM`. Every shell can; a program that does is not everywhere.
+pub fn send_signal(process: u32, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status();
+    assert!(sent.expect("there is a shell").success(), "SIG{name} to process {process}");
+}
+
 impl Process {
     /// Starts a command and listens to all that it says.
     pub fn start(mut command: Command) -> Self {
@@ -161,8 +167,7 @@ impl Process {
 
     /// Sends a signal by its name, as `TERM`. After `STOP` it stands still when this returns.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status();
-        assert!(sent.expect("there is a kill").success(), "SIG{name} to process {}", self.id());
+        send_signal(self.id(), name);
         if name == "STOP" {
             self.wait_until_still();
         }
