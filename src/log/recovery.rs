@@ -154,14 +154,14 @@ pub(super) async fn recover<E: Env>(
 ) -> Result<(State<E>, Recovery), OpenError> {
     let names = prepared_dir(env, dir).await?;
     let found: Vec<SegmentId> = names.iter().filter_map(|name| segment_of_name(name)).collect();
-    let (mut file, mut report) = open_manifest(env, dir, config, found.is_empty()).await?;
+    let (mut file, report) = open_manifest(env, dir, config, found.is_empty()).await?;
     let mut walk = walk(env, dir, config, &file.manifest).await?;
     env.sync_dir(dir).await.map_err(|source| LogFailure::new(Doing::Sync, dir, source))?;
 
     #[cfg(debug_assertions)]
-    if config.has(PlantedBug::OldCopyWins) {
-        report.copies[1] = report.copies[0];
-    }
+    let old_copy_wins = config.has(PlantedBug::OldCopyWins);
+    #[cfg(debug_assertions)]
+    let report = if old_copy_wins { TwinReport { copies: [report.copies[0]; 2] } } else { report };
     // First, since a full disk may have ended the start before this one between a segment and its manifest.
     let mut unnamed = unnamed_files(dir, &file, &names);
     if report.agree() {
