@@ -247,7 +247,10 @@ impl<E: Env> Replica<E> {
         // Too many because no table can be made of them, or because making it takes its time.
         let has_no_table = is_short || self.changes.found_no_room;
         let too_many = if has_no_table { no_room } else { FailureKind::Overloaded };
-        self.has_too_many_changes(config).then_some(too_many)
+        // A delete is small, and is what a full disk needs: it passes for longer.
+        let is_over =
+            if grows(command) { self.has_too_many_changes(config) } else { self.memory_is_full(config) };
+        is_over.then_some(too_many)
     }
 
     /// Takes the room in that the last look found.
