@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use distribkv::wire::v1;
 use processes::load::Load;
 use processes::small_disk::SmallDisk;
-use processes::{Cluster, PATIENCE, assert_refused, error_of, get, new_dir, put};
-use tempfile::TempDir;
+use processes::{Cluster, PATIENCE, assert_refused, error_of, get, put};
 use tonic::{Code, Status};
 use v1::kv_client::KvClient;
 
@@ -23,28 +22,11 @@ const MIB: u64 = 1 << 20;
 const VALUE_BYTES: usize = 128 << 10;
 /// How long service may take to come back.
 const SECONDS: Duration = Duration::from_secs(10);
-/// Small files, so that a small disk holds many of them.
-const SETTINGS: &str = "[node]
-cores = \"1\"
-pin = false
-segment_bytes = 10485760
-batch_bytes_max = 5242880
-log_segments_max = 2
-snapshot_bytes_max = 1048576
+/// Tables soon, since the disks are small.
+const SETTINGS: &str = "snapshot_bytes_max = 1048576
 snapshot_interval_s = 5
-snapshot_keep_entries = 0
 block_cache_bytes = 8388608
 ";
-
-/// A cluster of nodes with small files, not running yet, and the settings that it is made with.
-fn cluster_of(nodes: u32, flags: &[&str]) -> (Cluster, TempDir) {
-    let dir = new_dir();
-    let profile = dir.path().join("small.toml");
-    std::fs::write(&profile, SETTINGS).expect("the directory is ours");
-    let profile = profile.to_string_lossy();
-    let quick = ["--profile", &profile, "--election-timeout-ms", "300", "--heartbeat-ms", "30"];
-    (Cluster::new(nodes, &[&quick, flags].concat()), dir)
-}
 
 fn value(number: usize) -> Vec<u8> {
     number.to_le_bytes().repeat(VALUE_BYTES / 8)
@@ -114,7 +96,7 @@ async fn a_full_disk_refuses_growth_and_deletes_make_room() {
     if disks.len() < 3 {
         return;
     }
-    let (mut cluster, _settings) = cluster_of(3, &[]);
+    let mut cluster = Cluster::with_small_files(3, SETTINGS, &[]);
     for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
         node.data_dir = disk.path().join("data");
     }
@@ -160,7 +142,7 @@ async fn a_full_disk_refuses_growth_and_deletes_make_room() {
 async fn a_disk_that_others_fill_to_the_last_block_ends_nothing_and_serves_again() {
     let test = "a_disk_that_others_fill_to_the_last_block_ends_nothing_and_serves_again";
     let Some(disk) = SmallDisk::or_skip(test, 200 * MIB) else { return };
-    let (mut cluster, _settings) = cluster_of(1, &[]);
+    let mut cluster = Cluster::with_small_files(1, SETTINGS, &[]);
     cluster.nodes[0].data_dir = disk.path().join("data");
     cluster.start_all().await;
     let mut kv = cluster.node(1).kv();
@@ -236,7 +218,7 @@ async fn a_limit_of_file_sizes_under_the_log_ends_its_node_and_loses_nothing() {
 /// A table that the limit does not allow is not made, and nothing else is lost by it.
 #[tokio::test]
 async fn a_limit_of_file_sizes_under_a_table_is_a_state_and_passes() {
-    let (mut cluster, _settings) = cluster_of(1, &["--shards", "1"]);
+    let mut cluster = Cluster::with_small_files(1, SETTINGS, &["--shards", "1"]);
     cluster.start(1);
     cluster.ready(1).await;
     let mut kv = cluster.node(1).kv();
@@ -258,7 +240,7 @@ async fn a_limit_of_file_sizes_under_a_table_is_a_state_and_passes() {
 /// A start that is given no room for its log says so.
 #[tokio::test]
 async fn a_start_without_room_for_a_segment_says_so() {
-    let (cluster, _settings) = cluster_of(1, &[]);
+    let cluster = Cluster::with_small_files(1, SETTINGS, &[]);
     let mut command = Command::new("prlimit");
     command.arg("--fsize=1000000:1000000").arg(cluster.command(1).get_program());
     command.args(cluster.command(1).get_args());

@@ -10,28 +10,19 @@ mod processes;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use distribkv::wire::v1;
 use processes::load::Load;
 use processes::small_disk::SmallDisk;
-use processes::{Cluster, PATIENCE, new_dir};
-use v1::replica_status::Role;
+use processes::{Cluster, PATIENCE};
 
 /// The node that all of it befalls. No leader is better off than another: it leads some shards.
 const VICTIM: u32 = 3;
 
-/// Small files, tables soon, and a look at all of them every second.
-const SETTINGS: &str = "[node]
-cores = \"1\"
-pin = false
-segment_bytes = 10485760
-batch_bytes_max = 5242880
-log_segments_max = 2
-snapshot_bytes_max = 65536
+/// Tables soon, and a look at all files every second.
+const SETTINGS: &str = "snapshot_bytes_max = 65536
 snapshot_interval_s = 1
-snapshot_keep_entries = 0
 block_cache_bytes = 1048576
 scrub_bytes_per_s = 1073741824
 scrub_interval_s = 1
@@ -96,25 +87,9 @@ impl Scene {
         lanes.fold((0, 0), |sum, lane| (sum.0 + lane.damaged_total, sum.1 + lane.repaired_total))
     }
 
-    /// Waits until the victim serves again with all that it had.
-    async fn whole(&self) {
-        let begun = Instant::now();
-        loop {
-            let mut client = self.cluster.node(VICTIM).cluster();
-            let status = client.status(v1::StatusRequest {}).await.expect("it answers").into_inner();
-            let replicas = status.replicas.iter();
-            if replicas.filter(|replica| replica.role() == Role::Recovering).count() == 0 {
-                return;
-            }
-            let said = self.cluster.node(VICTIM).process().said().join("\n");
-            assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not recover:\n{said}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// The victim counts: without another node nothing would be acknowledged but for it.
     async fn counts(&mut self) {
-        self.whole().await;
+        self.cluster.whole(VICTIM).await;
         self.cluster.kill(1);
         self.load.goes_on(60).await;
         self.cluster.start(1);
@@ -149,18 +124,11 @@ impl Scene {
         let harmed: Vec<PathBuf> = (0..count).rev().filter_map(|at| self.harm(kind, at, harm)).collect();
         let names: Vec<String> = harmed.iter().map(|path| name(path)).collect();
         println!("stopped, {harm:?}: {names:?}");
-        assert_eq!(self.verified(VICTIM), Some(3), "peers have what {names:?} held");
+        assert_eq!(self.cluster.verified(VICTIM).code, Some(3), "peers have what {names:?} held");
         self.load.goes_on(60).await;
         self.cluster.start(VICTIM);
         self.cluster.ready(VICTIM).await;
         self.counts().await;
-    }
-
-    /// What `kvserver verify` ends with over a node that does not run.
-    fn verified(&self, id: u32) -> Option<i32> {
-        let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
-        verify.arg("verify").arg("--data-dir").arg(&self.cluster.node(id).data_dir);
-        verify.output().expect("it was built with the test").status.code()
     }
 
     /// The disk of the victim is filled by others, and freed again.
@@ -224,12 +192,7 @@ async fn whatever_befalls_the_files_of_a_node_under_load_is_made_good() {
 
 async fn mishaps() {
     let disk = SmallDisk::or_skip("a full disk under load", 256 << 20);
-    let settings = new_dir();
-    let profile = settings.path().join("small.toml");
-    fs::write(&profile, SETTINGS).expect("the directory is ours");
-    let profile = profile.to_string_lossy();
-    let flags = ["--profile", &profile, "--election-timeout-ms", "300", "--heartbeat-ms", "30"];
-    let mut cluster = Cluster::new(3, &flags);
+    let mut cluster = Cluster::with_small_files(3, SETTINGS, &[]);
     if let Some(disk) = &disk {
         cluster.nodes[VICTIM as usize - 1].data_dir = disk.path().join("data");
     }
@@ -255,10 +218,7 @@ async fn mishaps() {
     cluster.digests_agree().await;
     for id in 1..=3 {
         assert_eq!(cluster.terminate(id).await.code, Some(0), "node {id} goes when it is asked to");
-        let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
-        verify.arg("verify").arg("--data-dir").arg(&cluster.node(id).data_dir);
-        let verified = verify.output().expect("it was built with the test");
-        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
-        assert_eq!(verified.status.code(), Some(0), "node {id}: {said}");
+        let verified = cluster.verified(id);
+        assert_eq!(verified.code, Some(0), "node {id}: {}", verified.said);
     }
 }

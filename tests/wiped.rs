@@ -5,32 +5,13 @@ mod processes;
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
 
 use distribkv::wire::v1;
 use processes::load::Load;
-use processes::{Cluster, PATIENCE, Process, SHARDS, get, put};
-use v1::replica_status::Role;
+use processes::{Cluster, Process, SHARDS, get, put};
 
 /// What stands before the command in the refusal.
 const BEFORE_COMMAND: &str = "The command, where the directory is lost for good: ";
-
-/// The replicas of a node that recover, as it says itself.
-async fn recovering(cluster: &Cluster, id: u32) -> usize {
-    let mut client = cluster.node(id).cluster();
-    let status = client.status(v1::StatusRequest {}).await.expect("it answers").into_inner();
-    status.replicas.iter().filter(|replica| replica.role() == Role::Recovering).count()
-}
-
-/// Waits until a node counts again with all its replicas.
-async fn whole(cluster: &Cluster, id: u32) {
-    let begun = Instant::now();
-    while recovering(cluster, id).await > 0 {
-        let said = cluster.node(id).process().said().join("\n");
-        assert!(begun.elapsed() < PATIENCE, "node {id} does not recover:\n{said}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
 
 /// The table that `kvctl status` prints, as one node answers for all.
 fn kvctl_status(cluster: &Cluster, id: u32) -> String {
@@ -77,7 +58,7 @@ async fn wipe_and_recover() {
     start_by(&mut cluster, 3, &command);
     let said = cluster.node(3).process().says("kvserver waiting: ").await;
     assert!(said.contains("known to 1 of the 2 other nodes"), "{said}");
-    assert_eq!(recovering(&cluster, 3).await, SHARDS as usize);
+    assert_eq!(cluster.recovering(3).await, SHARDS as usize);
     let printed = kvctl_status(&cluster, 3);
     assert!(printed.contains(&format!("{SHARDS} replicas recovering")), "{printed}");
     let stale = v1::GetRequest { consistency: v1::Consistency::Stale.into(), ..get("any") };
@@ -87,7 +68,7 @@ async fn wipe_and_recover() {
     );
     cluster.start(2);
     cluster.ready(3).await;
-    whole(&cluster, 3).await;
+    cluster.whole(3).await;
     load.goes_on(100).await;
     assert!(!kvctl_status(&cluster, 1).contains("recovering"));
     cluster.node(1).process().says("node recovered: its lost directory counts no more").await;
@@ -100,7 +81,7 @@ async fn wipe_and_recover() {
     cluster.kill(3);
     cluster.start(3);
     cluster.ready(3).await;
-    whole(&cluster, 3).await;
+    cluster.whole(3).await;
     let tally = load.stop_and_check().await;
     println!("{tally:?}");
     cluster.digests_agree().await;
@@ -117,7 +98,7 @@ async fn a_directory_that_is_not_lost_is_not_recovered() {
     ended.assert(15, &["is not the directory that was meant", "nothing was changed", "without --recover"]);
     cluster.start(3);
     cluster.ready(3).await;
-    assert_eq!(recovering(&cluster, 3).await, 0);
+    assert_eq!(cluster.recovering(3).await, 0);
     cluster.digests_agree().await;
 }
 

@@ -47,6 +47,16 @@ pub const SHARDS: u32 = 8;
 /// The election timeout of a [`Cluster::quick`] one.
 pub const QUICK_ELECTION: Duration = Duration::from_millis(300);
 
+/// Settings of a node whose files are small, so that a small disk holds many of them.
+const SMALL_FILES: &str = "[node]
+cores = \"1\"
+pin = false
+segment_bytes = 10485760
+batch_bytes_max = 5242880
+log_segments_max = 2
+snapshot_keep_entries = 0
+";
+
 /// Whether a cluster of this test program runs.
 static RUNNING: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
@@ -311,6 +321,17 @@ impl Cluster {
         Self { nodes, flags, dir, _turn: turn }
     }
 
+    /// A cluster that does not run yet, quick and of small files: its log has segments as small as they may
+    /// be. `settings` are the others of its nodes, as lines of a profile.
+    pub fn with_small_files(nodes: u32, settings: &str, flags: &[&str]) -> Self {
+        let mut cluster = Self::new_quick(nodes);
+        let profile = cluster.dir.path().join("small.toml");
+        fs::write(&profile, format!("{SMALL_FILES}{settings}")).expect("the directory is ours");
+        cluster.flags.extend(["--profile".into(), profile.to_string_lossy().into_owned()]);
+        cluster.flags.extend(flags.iter().map(ToString::to_string));
+        cluster
+    }
+
     /// A cluster that does not run yet, with a short election timeout.
     pub fn new_quick(nodes: u32) -> Self {
         let election = QUICK_ELECTION.as_millis().to_string();
@@ -423,6 +444,31 @@ impl Cluster {
             let moved = self.node(id).maintenance().transfer_leadership(move_one).await;
             assert!(begun.elapsed() < PATIENCE, "node {id} leads nothing: {moved:?}");
         }
+    }
+
+    /// The replicas of a node that recover, as it says itself.
+    pub async fn recovering(&self, id: u32) -> usize {
+        let status = self.node(id).cluster().status(v1::StatusRequest {}).await.expect("it answers");
+        let replicas = status.into_inner().replicas;
+        replicas.iter().filter(|replica| replica.role() == v1::replica_status::Role::Recovering).count()
+    }
+
+    /// Waits until a node counts again with all its replicas.
+    pub async fn whole(&self, id: u32) {
+        let begun = Instant::now();
+        while self.recovering(id).await > 0 {
+            let said = self.node(id).process().said().join("\n");
+            assert!(begun.elapsed() < PATIENCE, "node {id} does not recover:\n{said}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What `kvserver verify` finds of a node that does not run.
+    pub fn verified(&self, id: u32) -> Ended {
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
+        let done = verify.arg("verify").arg("--data-dir").arg(&self.node(id).data_dir).output();
+        let done = done.expect("it was built with the test");
+        Ended { code: done.status.code(), said: String::from_utf8_lossy(&done.stdout).into_owned() }
     }
 
     /// Waits until all replicas of each shard have applied the same and hold the same. Whenever two of a
