@@ -72,8 +72,8 @@ pub struct Node {
     /// what the log takes on disk is about so many segments, and two more. 2 to 65,000. Default 8.
     pub log_segments_max: u64,
     /// The most bytes of changes to one shard that are kept in memory, and replayed from the log by a start,
-    /// before they are made into a table; twice as many and more are refused. Of a small shard an eighth of
-    /// it is enough. What a node needs of memory
+    /// before they are made into a table; of twice as many and more all are refused but deletes, of four
+    /// times as many those, too. Of a small shard an eighth of it is enough. What a node needs of memory
     /// grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
     pub snapshot_bytes_max: u64,
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.

@@ -149,6 +149,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::log::twin::{CopyState, TwinReport};
 
@@ -157,7 +159,7 @@ mod tests {
         Recovery {
             shards: BTreeMap::new(),
             tables: BTreeMap::new(),
-            doubted: std::collections::BTreeSet::new(),
+            doubted: BTreeSet::new(),
             cut: None,
             carried: None,
             segments: 2,

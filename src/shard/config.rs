@@ -114,7 +114,8 @@ impl Times {
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshots {
     /// The most bytes of changes that a shard keeps in memory and in the log's tail before they are made into
-    /// a table. Twice as many and more are refused until the table is there.
+    /// a table. Of twice as many and more all are refused but
+    /// deletes until the table is there, of four times as many those, too.
     pub changes_bytes_max: usize,
     /// Fewer bytes of changes than these wait for their time.
     pub changes_bytes_min: usize,

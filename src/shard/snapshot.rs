@@ -165,8 +165,7 @@ impl<E: Env> Replica<E> {
 
     /// Whether so much has changed that not even what is committed is applied before a table has some of it.
     /// A leader has refused all but deletes long before: most often this is a follower that makes its tables
-    /// more slowly than others.
-    /// What is not applied waits in the log.
+    /// more slowly than others. What is not applied waits in the log.
     pub(crate) fn memory_is_full(&self, config: &Config) -> bool {
         self.state.memtable_bytes() > config.snapshots.changes_bytes_max.saturating_mul(4)
     }
