@@ -1,7 +1,7 @@
 //! The command line of `kvserver`, and the settings that it comes to.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +24,9 @@ pub struct Cli {
     #[command(flatten)]
     pub node: NodeArgs,
 }
+
+/// The profile, where none is named.
+const PROFILE_DEFAULT: &str = "balanced";
 
 const AFTER_HELP: &str = "Exit codes:
   0   ended as asked
@@ -250,8 +253,15 @@ impl NodeArgs {
         Ok(Planted::default())
     }
 
+    /// The name of the profile: of a file what it is called, without the directories it lies in.
+    pub fn profile_name(&self) -> String {
+        let named = self.profile.as_deref().unwrap_or(PROFILE_DEFAULT);
+        let file = Path::new(named).file_name();
+        file.map_or_else(|| named.to_owned(), |file| file.to_string_lossy().into_owned())
+    }
+
     fn profile_layer(&self) -> Result<(String, String), String> {
-        let name = self.profile.as_deref().unwrap_or("balanced");
+        let name = self.profile.as_deref().unwrap_or(PROFILE_DEFAULT);
         let text = match name {
             "balanced" => PROFILE_BALANCED.to_owned(),
             "dev" => PROFILE_DEV.to_owned(),
@@ -314,6 +324,14 @@ mod tests {
         let settings = Cli::parse_from(line).node.settings().expect("valid flags");
         assert_eq!(settings.cluster.peers, ["a:1", "b:2", "c:3"]);
         assert_eq!((settings.node.id, settings.node.pin, settings.cluster.shards), (2, false, 4));
+    }
+
+    #[test]
+    fn a_profile_has_a_name() {
+        let name = |line: &[&str]| Cli::parse_from([&["kvserver"][..], line].concat()).node.profile_name();
+        assert_eq!(name(&[]), "balanced");
+        assert_eq!(name(&["--profile", "dev"]), "dev");
+        assert_eq!(name(&["--profile", "tuning/three-nodes.toml"]), "three-nodes.toml");
     }
 
     #[test]
