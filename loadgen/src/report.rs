@@ -1,4 +1,5 @@
-//! What is told: the settings before, a line a second meanwhile, the result at the end.
+//! What is told: a line a second meanwhile, the result at the end. See [`header`](crate::header) for what is
+//! told before.
 //!
 //! JSON's fields, these and no others:
 //! ```text
@@ -13,7 +14,7 @@
 
 use std::fmt::Write as _;
 
-use crate::args::{Settings, Target, Workload};
+use crate::args::{Kind, Settings, Target, Workload};
 use crate::record::{Interval, Total};
 use crate::usage::{BUSY_PERCENT_MAX, busiest, cpu_us_per_operation};
 
@@ -30,40 +31,6 @@ pub struct Report<'a> {
     pub total: &'a Total,
     /// The measured time.
     pub duration_s: f64,
-}
-
-/// All settings, one a line.
-pub fn header(settings: &Settings) -> String {
-    let pace = match settings.rate {
-        None => format!("closed loop, {} in flight", settings.in_flight),
-        Some(rate) => format!("open loop, {rate}/s, at most {} outstanding", settings.in_flight),
-    };
-    let hgrm = settings.hgrm.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string());
-    let time = match settings.workload {
-        Workload::Load => "until every key is written".to_owned(),
-        Workload::Put | Workload::Get | Workload::Append | Workload::Mixed(_) | Workload::Check => {
-            format!("{:?} after {:?} of warm-up", settings.duration, settings.warmup)
-        }
-    };
-    let rows = [
-        ("endpoints", settings.endpoints.join(",")),
-        ("target", settings.target.to_string()),
-        ("workload", settings.workload.to_string()),
-        ("pace", pace),
-        ("time", time),
-        ("timeout", format!("{:?}", settings.timeout)),
-        ("connections", format!("{} to each node, on {} thread(s)", settings.connections, settings.threads)),
-        ("keys", format!("{}, {}", settings.keys, settings.key_distribution)),
-        ("value size", format!("{} bytes", settings.value_size)),
-        ("seed", settings.seed.to_string()),
-        ("hgrm", hgrm),
-        ("errors max", format!("{} %", settings.errors_max_percent)),
-    ];
-    let mut text = format!("loadgen {}\n", env!("CARGO_PKG_VERSION"));
-    for (name, value) in rows {
-        line(&mut text, &format!("  {name:<12} {value}"));
-    }
-    text
 }
 
 /// The line of an interval that lasted `interval_s` and ended `elapsed_s` after the start.
@@ -114,10 +81,16 @@ impl Report<'_> {
     pub fn notes(&self) -> String {
         let mut text = String::new();
         match self.settings.target {
-            Target::Kv | Target::Pipeline => {
+            Target::Kv | Target::Pipeline | Target::Etcd => {
                 line(&mut text, &format!("not found    {}", self.total.not_found));
             }
             Target::Health => {}
+        }
+        if self.settings.workload.has(Kind::Cas) {
+            line(&mut text, &format!("conflicts    {}", self.total.told.conflicts));
+        }
+        if self.settings.workload.has(Kind::Scan) {
+            line(&mut text, &format!("rows         {} scanned", self.total.told.rows));
         }
         if self.settings.rate.is_some() {
             line(
@@ -204,6 +177,7 @@ mod tests {
     use super::*;
     use crate::args::Args;
     use crate::status::ErrorKind;
+    use crate::told::Told;
     use crate::usage::Usage;
 
     fn settings(line: &str) -> Settings {
@@ -288,9 +262,20 @@ mod tests {
     }
 
     #[test]
-    fn header_and_progress() {
-        let text = header(&settings("--rate 500"));
-        assert!(text.contains("open loop, 500/s") && text.contains("a:1"), "{text}");
+    fn what_is_told_apart() {
+        let notes = |line: &str| {
+            let (settings, mut total) = (settings(line), total(10));
+            total.told = Told { conflicts: 3, rows: 50 };
+            Report { settings: &settings, total: &total, duration_s: 1.0 }.notes()
+        };
+        assert!(notes("--workload cas").contains("conflicts    3\n"));
+        assert!(notes("--workload ycsb-e").contains("rows         50 scanned\n"));
+        let put = notes("");
+        assert!(!put.contains("conflicts") && !put.contains("rows"), "{put}");
+    }
+
+    #[test]
+    fn progress_of_a_second() {
         let interval = Interval { latency_ns: total(2000).latency_ns, errors: 1 };
         let text = progress(3.0, 1.0, &interval);
         assert_eq!(text, "     3 s       2000 op/s  errors      1  p50   100.008 ms  p99   198.050 ms");
