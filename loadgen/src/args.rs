@@ -1,7 +1,8 @@
 //! The command line, and the settings that come of it once everything that can be checked has been.
 //!
-//! Invariants: nothing is opened before [`Settings::check`] has passed, but the file of `--hgrm`, which it
-//! opens so that a long run does not end with nowhere to write. A refusal exits with 2.
+//! Invariants: nothing is opened before [`Settings::check`] has passed, but the files of `--hgrm`,
+//! `--interval-log` and `--html`, which it opens so that a long run does not end with nowhere to write. A
+//! refusal exits with 2.
 
 use std::fmt;
 use std::fs::File;
@@ -112,6 +113,19 @@ pub struct Args {
     /// (milliseconds).
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+
+    /// Also write the histograms of every second to a file, as HdrHistogram's interval log (.hlog): latency,
+    /// and service time with the tag `service`.
+    #[arg(long, value_name = "FILE")]
+    pub interval_log: Option<PathBuf>,
+
+    /// Also write a report with charts to a file: one page of HTML that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Print a line a second on a terminal too, where there would be a live view.
+    #[arg(long)]
+    pub no_live: bool,
 
     /// Seed of keys and values.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -267,6 +281,12 @@ pub struct Settings {
     pub output: Output,
     /// Where the latency distribution goes: its name, and the file open for writing.
     pub hgrm: Option<(PathBuf, File)>,
+    /// Where the histograms of every second go, alike.
+    pub interval_log: Option<(PathBuf, File)>,
+    /// Where the page goes, alike.
+    pub html: Option<(PathBuf, File)>,
+    /// Whether a terminal is drawn on.
+    pub live: bool,
     /// Seed of keys and values.
     pub seed: u64,
     /// Share of failures that is still a success, in percent.
@@ -283,13 +303,6 @@ impl Settings {
             None => IN_FLIGHT_CLOSED.max(args.threads),
             Some(_) => IN_FLIGHT_OPEN.max(args.threads),
         });
-        let hgrm = match args.hgrm {
-            None => None,
-            Some(path) => match File::create(&path) {
-                Ok(file) => Some((path, file)),
-                Err(error) => return Err(refuse(&format!("--hgrm {}: {error}", path.display()))),
-            },
-        };
         Ok(Self {
             endpoints,
             target: args.target,
@@ -305,10 +318,22 @@ impl Settings {
             value_size: args.value_size,
             threads: args.threads,
             output: args.output,
-            hgrm,
+            hgrm: created("--hgrm", args.hgrm)?,
+            interval_log: created("--interval-log", args.interval_log)?,
+            html: created("--html", args.html)?,
+            live: !args.no_live,
             seed: args.seed,
             errors_max_percent: args.errors_max_percent,
         })
+    }
+}
+
+/// A file to write to, where one is asked for.
+fn created(option: &str, path: Option<PathBuf>) -> Result<Option<(PathBuf, File)>, clap::Error> {
+    let Some(path) = path else { return Ok(None) };
+    match File::create(&path) {
+        Ok(file) => Ok(Some((path, file))),
+        Err(error) => Err(refuse(&format!("{option} {}: {error}", path.display()))),
     }
 }
 
@@ -421,6 +446,8 @@ mod tests {
             "--rate 0",
             "--errors-max-percent 101",
             "--hgrm /nowhere/at/all",
+            "--interval-log /nowhere/at/all",
+            "--html /nowhere/at/all",
             "--endpoints c",
             "--endpoints :1",
             "--endpoints c:0",

@@ -27,6 +27,8 @@ pub struct Call {
     pub shard: usize,
     /// From when its latency counts.
     pub start_ns: u64,
+    /// When it was handed to a connection; while it waits for one, the same as `start_ns`.
+    pub sent_ns: u64,
     /// When it has to be given up.
     pub deadline_ns: u64,
     tag: u64,
@@ -63,6 +65,7 @@ impl Call {
             op,
             shard: 0,
             start_ns: 0,
+            sent_ns: 0,
             deadline_ns: 0,
             tag: u64::from(place),
             answer: Answer::default(),
@@ -85,13 +88,15 @@ impl Call {
     pub fn begin(&mut self, op: Op, shard: usize, start_ns: u64, deadline_ns: u64) {
         assert!(self.is_idle(), "a place takes one call at a time");
         (self.op, self.shard, self.start_ns, self.deadline_ns) = (op, shard, start_ns, deadline_ns);
+        self.sent_ns = start_ns;
         self.tag = self.tag.wrapping_add(1 << PLACE_BITS);
         self.phase = Phase::Waiting;
     }
 
-    /// The call was sent; its answer will come from there.
-    pub fn sent(&mut self, route: Route) {
+    /// The call was sent at `now_ns`; its answer will come from there.
+    pub fn sent(&mut self, route: Route, now_ns: u64) {
         assert!(self.is_waiting(), "a call is sent once");
+        self.sent_ns = now_ns;
         self.answer.clear();
         (self.http, self.status) = (None, None);
         self.phase = Phase::Sent(route);
@@ -163,7 +168,7 @@ mod tests {
     fn outcome(news: Vec<News<'_>>) -> Result<Said, Failure> {
         let mut call = Call::new(3);
         call.begin(Op { method: Method::Put, key: 0, first_ns: 0 }, 0, 0, 0);
-        call.sent(Route { link: 0, stream: 1 });
+        call.sent(Route { link: 0, stream: 1 }, 0);
         let outcome = news.into_iter().filter_map(|news| call.take(news)).next();
         outcome.expect("the news end the call")
     }

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - A closed loop (`--in-flight`) times a call from the moment when its place was free; an open loop
 //!   (`--rate`) from the moment when the schedule wanted it sent, whether or not it could be: a stalled
-//!   server cannot hide.
+//!   server cannot hide. The service time, from when the call was sent, stands beside it.
 //! - A call belongs to the measured window if it was meant to start in it; it is then waited for past the
 //!   window's end.
 //! - Every call is sent once. A failure is counted by its kind, never hidden by a retry (`--load` alone
@@ -24,9 +24,13 @@ mod connection;
 mod control;
 mod engine;
 mod hgrm;
+mod html;
 mod http2;
+mod interval_log;
+mod json;
 mod keys;
 mod links;
+mod live;
 mod message;
 mod pipeline;
 mod random;
@@ -36,10 +40,14 @@ mod report;
 mod routing;
 mod run;
 mod schedule;
+mod series;
 mod shared;
 mod status;
 mod timer;
+mod units;
 mod usage;
+mod warnings;
+mod watch;
 mod workload;
 
 #[cfg(test)]
