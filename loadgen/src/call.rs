@@ -28,6 +28,8 @@ pub struct Call {
     pub shard: usize,
     /// From when its latency counts.
     pub start_ns: u64,
+    /// When it was handed to a connection, or what it follows was.
+    first_sent_ns: Option<u64>,
     /// When it has to be given up.
     pub deadline_ns: u64,
     tag: u64,
@@ -63,6 +65,7 @@ impl Call {
             op: Op::of(Method::Check, 0, 0),
             shard: 0,
             start_ns: 0,
+            first_sent_ns: None,
             deadline_ns: 0,
             tag: u64::from(place),
             answer: Answer::default(),
@@ -85,13 +88,32 @@ impl Call {
     pub fn begin(&mut self, op: Op, shard: usize, start_ns: u64, deadline_ns: u64) {
         assert!(self.is_idle(), "a place takes one call at a time");
         (self.op, self.shard, self.start_ns, self.deadline_ns) = (op, shard, start_ns, deadline_ns);
+        self.first_sent_ns = None;
+        self.wait();
+    }
+
+    /// Begins a call that belongs to the one before it here: together they are one operation, with one
+    /// beginning.
+    pub fn follow(&mut self, op: Op, deadline_ns: u64) {
+        assert!(self.is_idle(), "a place takes one call at a time");
+        (self.op, self.deadline_ns) = (op, deadline_ns);
+        self.wait();
+    }
+
+    fn wait(&mut self) {
         self.tag = self.tag.wrapping_add(1 << PLACE_BITS);
         self.phase = Phase::Waiting;
     }
 
-    /// The call was sent; its answer will come from there.
-    pub fn sent(&mut self, route: Route) {
+    /// When the operation was first handed to a connection; while it waits for one, when it began.
+    pub fn sent_ns(&self) -> u64 {
+        self.first_sent_ns.unwrap_or(self.start_ns)
+    }
+
+    /// The call was sent at `now_ns`; its answer will come from there.
+    pub fn sent(&mut self, route: Route, now_ns: u64) {
         assert!(self.is_waiting(), "a call is sent once");
+        self.first_sent_ns.get_or_insert(now_ns);
         self.answer.clear(self.op.method);
         (self.http, self.status) = (None, None);
         self.phase = Phase::Sent(route);
@@ -172,13 +194,28 @@ mod tests {
     fn outcome(news: Vec<News<'_>>) -> Result<Said, Failure> {
         let mut call = Call::new(3);
         call.begin(Op::of(Method::Put, 0, 0), 0, 0, 0);
-        call.sent(Route { link: 0, stream: 1 });
+        call.sent(Route { link: 0, stream: 1 }, 0);
         let outcome = news.into_iter().filter_map(|news| call.take(news)).next();
         outcome.expect("the news end the call")
     }
 
     fn fields(http_status: Option<u16>, grpc_status: Option<u16>) -> Fields {
         Fields { http_status, grpc_status, detail: None }
+    }
+
+    #[test]
+    fn the_service_time_of_two_calls_begins_with_the_first() {
+        let (mut call, read) = (Call::new(3), Op::of(Method::Get, 0, 0));
+        call.begin(read, 0, 5, 100);
+        assert_eq!(call.sent_ns(), 5);
+        call.sent(Route { link: 0, stream: 1 }, 7);
+        call.end();
+        call.follow(Op { method: Method::Put, ..read }, 200);
+        call.sent(Route { link: 0, stream: 3 }, 50);
+        assert_eq!((call.start_ns, call.sent_ns(), call.deadline_ns), (5, 7, 200));
+        call.end();
+        call.begin(read, 0, 60, 300);
+        assert_eq!(call.sent_ns(), 60);
     }
 
     #[test]

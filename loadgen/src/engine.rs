@@ -13,7 +13,7 @@
 //! - A call that was given up is cancelled at its connection first, so that no news of it reaches the next
 //!   one in its place.
 //! - The clock is read once for what a read of a socket brings, and once for what a turn starts; a call never
-//!   ends before it starts.
+//!   ends before it starts, nor before it is sent.
 //! - Once the schedule is over, the engine ends when the last call has; deadlines bound that.
 
 use std::collections::VecDeque;
@@ -50,6 +50,8 @@ const TURNS_MAX: usize = 64;
 const RETRIES_MAX: usize = 64;
 /// How often deadlines, dials, the routing table and the word to stop are looked at.
 const SWEEP_NS: u64 = 50_000_000;
+/// How often what the thread uses is looked at.
+const LAP_NS: u64 = 500_000_000;
 /// How long a server's own answer to a passed deadline is waited for.
 const GRACE_NS: u64 = 500_000_000;
 /// How long a place of a closed loop rests after a failure, so that a cluster without a leader is not
@@ -83,14 +85,29 @@ pub struct Engine {
     timeout_ns: u64,
     sweep_ns: u64,
     /// Calls that left late and are not in the record yet.
-    late: u64,
+    late: Late,
+    /// When a place was last given back while all were taken.
+    full_ns: u64,
     /// Operations that have ended, measured or not.
     operations: u64,
     /// What the measured window cost.
     meter: Meter,
+    /// What the last half second or so cost, and until when that lasts.
+    lap: Meter,
+    lap_ns: u64,
     /// Reused lists of the connections that are ready and of the calls that have ended.
     ready_links: Vec<u32>,
     ended: Vec<Ended>,
+}
+
+/// Calls that left late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
+    /// Measured or not.
+    all: u64,
+    measured: u64,
+    /// Measured, and every place was taken when they were due.
+    measured_no_place: u64,
 }
 
 /// The part of `whole` that falls to a thread of so many.
@@ -135,9 +152,12 @@ impl Engine {
             values: value_pool(size_max(settings), random),
             timeout_ns: nanos(settings.timeout),
             sweep_ns: 0,
-            late: 0,
+            late: Late::default(),
+            full_ns: 0,
             operations: 0,
             meter: Meter::default(),
+            lap: Meter::default(),
+            lap_ns: 0,
             ready_links: Vec::new(),
             ended: Vec::with_capacity(places as usize),
             shared,
@@ -206,7 +226,7 @@ impl Engine {
             self.sweep(now_ns);
         }
         self.poll_links(now_ns);
-        self.retry_waiting();
+        self.retry_waiting(now_ns);
         while self.resting.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) {
             self.free.extend(self.resting.pop_front().map(|(_, place)| place));
         }
@@ -277,23 +297,27 @@ impl Engine {
         }
         let call = &self.calls[place as usize];
         self.operations += 1;
-        assert!(now_ns >= call.start_ns, "a call of {} ended at {now_ns}", call.start_ns);
-        let latency_ns = now_ns - call.start_ns;
-        let measured = self.schedule.measures(call.start_ns);
+        let (start_ns, sent_ns) = (call.start_ns, call.sent_ns());
+        assert!(now_ns >= sent_ns && sent_ns >= start_ns, "{start_ns}, sent {sent_ns}, ended {now_ns}");
+        let (latency_ns, service_ns) = (now_ns - start_ns, now_ns - sent_ns);
+        let measured = self.schedule.measures(start_ns);
+        if self.free.is_empty() {
+            self.full_ns = now_ns;
+        }
         match outcome {
             Ok(said) => {
-                record.interval.latency_ns.saturating_record(latency_ns);
+                record.interval.succeed(latency_ns, service_ns);
                 if measured {
-                    record.total.latency_ns.saturating_record(latency_ns);
+                    record.total.succeed(call.op.method, latency_ns, service_ns);
                     record.total.not_found += u64::from(said == Said::No);
                     record.total.told.count(said);
                 }
                 self.free.push(place);
             }
             Err(failure) => {
-                record.interval.errors += 1;
+                record.interval.fail(failure.kind, 1);
                 if measured {
-                    record.total.fail(failure.kind, 1);
+                    record.total.fail(failure.kind, 1, latency_ns);
                 }
                 self.learn(place, failure, now_ns, record);
                 if self.schedule.is_open() {
@@ -306,12 +330,11 @@ impl Engine {
     }
 
     /// Goes on with the next call of an operation of several: in the same place, with a deadline of its own,
-    /// and with the latency counting on.
+    /// and with latency and service time counting on.
     fn follow(&mut self, place: u32, op: Op, now_ns: u64) {
         let call = &mut self.calls[place as usize];
-        let (shard, start_ns) = (call.shard, call.start_ns);
-        call.begin(op, shard, start_ns, now_ns + self.timeout_ns + GRACE_NS);
-        if !self.send(place) {
+        call.follow(op, now_ns + self.timeout_ns + GRACE_NS);
+        if !self.send(place, now_ns) {
             self.waiting.push_back(place);
         }
     }
@@ -329,7 +352,7 @@ impl Engine {
             if now_ns < call.op.first_ns + LOAD_KEY_NS_MAX {
                 self.source.again(call.op);
             } else {
-                record.total.fail(ErrorKind::Unwritten, 1);
+                record.total.fail(ErrorKind::Unwritten, 1, now_ns - call.op.first_ns);
             }
         }
     }
@@ -349,31 +372,40 @@ impl Engine {
             let Some(op) = self.source.next(now_ns) else { return };
             let Some(place) = self.free.pop() else { return };
             self.schedule.advance();
-            if now_ns - start_ns > LATE_NS && self.schedule.measures(start_ns) {
-                self.late += 1;
+            if now_ns - start_ns > LATE_NS {
+                self.count_late(start_ns);
             }
             let shard = self.links.shard_of(self.source.key(&op, &mut [0; KEY_BYTES]));
             let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
             self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
-            if !self.send(place) {
+            if !self.send(place, now_ns) {
                 self.waiting.push_back(place);
             }
+        }
+    }
+
+    /// A call leaves late: because no place was free for it, or because this thread came to it late.
+    fn count_late(&mut self, start_ns: u64) {
+        self.late.all += 1;
+        if self.schedule.measures(start_ns) {
+            self.late.measured += 1;
+            self.late.measured_no_place += u64::from(start_ns <= self.full_ns);
         }
     }
 
     /// Tries waiting calls again, but only some of them: those that cannot be sent go to the end, so that
     /// all get their turn.
-    fn retry_waiting(&mut self) {
+    fn retry_waiting(&mut self, now_ns: u64) {
         for _ in 0..self.waiting.len().min(RETRIES_MAX) {
             let Some(place) = self.waiting.pop_front() else { return };
-            if self.calls[place as usize].is_waiting() && !self.send(place) {
+            if self.calls[place as usize].is_waiting() && !self.send(place, now_ns) {
                 self.waiting.push_back(place);
             }
         }
     }
 
-    /// Sends a call. False, where no connection can take it now.
-    fn send(&mut self, place: u32) -> bool {
+    /// Sends a call at `now_ns`. False, where no connection can take it now.
+    fn send(&mut self, place: u32, now_ns: u64) -> bool {
         let at = self.source.value_at();
         let call = &mut self.calls[place as usize];
         let (op, mut room) = (call.op, [0; KEY_BYTES]);
@@ -382,7 +414,7 @@ impl Engine {
         let message = Message { method: op.method, key, value, number: op.number };
         match self.links.send(call.shard, &Sending { message, tag: call.tag(), place }) {
             Some(route) => {
-                call.sent(route);
+                call.sent(route, now_ns);
                 true
             }
             None => false,
@@ -414,8 +446,18 @@ impl Engine {
         }
         let record = Arc::clone(&self.record);
         let mut record = record::lock(&record);
-        record.total.fail(ErrorKind::Dropped, self.schedule.drop_due_before(hopeless_ns));
-        record.total.late += std::mem::take(&mut self.late);
+        let dropped = self.schedule.drop_due_before(hopeless_ns);
+        record.total.fail(ErrorKind::Dropped, dropped, now_ns - hopeless_ns);
+        record.interval.fail(ErrorKind::Dropped, dropped);
+        let late = std::mem::take(&mut self.late);
+        record.interval.late += late.all;
+        record.total.late += late.measured;
+        record.total.late_no_place += late.measured_no_place;
+        if now_ns >= self.lap_ns {
+            self.lap_ns = now_ns + LAP_NS;
+            record.interval.usage = self.lap.end(now_ns, self.operations).unwrap_or_default();
+            self.lap.begin(now_ns, self.operations);
+        }
         self.end_overdue(now_ns, give_up, &mut record);
     }
 

@@ -2,6 +2,7 @@
 //! something only together with these.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use crate::args::{Arrivals, Kind, Settings, Workload};
 use crate::control::About;
@@ -16,16 +17,15 @@ pub fn header(settings: &Settings, host: &Host) -> String {
     text
 }
 
-/// The server, on a line.
+/// The server, in words.
 pub fn server(about: Option<&About>) -> String {
-    let told = match about {
+    match about {
         None => "does not tell".to_owned(),
         Some(About { name, version, profile: None }) => format!("{name} {version}"),
         Some(About { name, version, profile: Some(profile) }) => {
             format!("{name} {version}, profile {profile}")
         }
-    };
-    row("server", &told)
+    }
 }
 
 /// A line of the header.
@@ -36,7 +36,9 @@ pub fn row(name: &str, value: &str) -> String {
 /// All that a run depends on, by name, in the order in which it is told.
 pub fn rows(settings: &Settings, host: &Host) -> Vec<(&'static str, String)> {
     let unknown = || "unknown".to_owned();
-    let hgrm = settings.hgrm.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string());
+    let file = |file: &Option<(PathBuf, _)>| {
+        file.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string())
+    };
     let connections = format!("{} to each node, on {} thread(s)", settings.connections, settings.threads);
     vec![
         ("host", host.name.clone().unwrap_or_else(unknown)),
@@ -53,7 +55,9 @@ pub fn rows(settings: &Settings, host: &Host) -> Vec<(&'static str, String)> {
         ("value size", value_size(settings)),
         ("preload", if settings.preload { "every key, before the run" } else { "none" }.to_owned()),
         ("seed", settings.seed.to_string()),
-        ("hgrm", hgrm),
+        ("hgrm", file(&settings.hgrm)),
+        ("interval log", file(&settings.interval_log)),
+        ("html", file(&settings.html)),
         ("errors max", format!("{} %", settings.errors_max_percent)),
     ]
 }
@@ -142,8 +146,8 @@ mod tests {
             version: "1.2".into(),
             profile: profile.map(str::to_owned),
         };
-        assert_eq!(server(Some(&about(Some("dev")))), "  server       distribKV 1.2, profile dev\n");
-        assert_eq!(server(Some(&about(None))), "  server       distribKV 1.2\n");
-        assert_eq!(server(None), "  server       does not tell\n");
+        assert_eq!(server(Some(&about(Some("dev")))), "distribKV 1.2, profile dev");
+        assert_eq!(server(Some(&about(None))), "distribKV 1.2");
+        assert_eq!(server(None), "does not tell");
     }
 }

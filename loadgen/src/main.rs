@@ -7,7 +7,7 @@
 //! Invariants:
 //! - A closed loop (`--in-flight`) times a call from the moment when its place was free; an open loop
 //!   (`--rate`) from the moment when the schedule wanted it sent, whether or not it could be: a stalled
-//!   server cannot hide.
+//!   server cannot hide. The service time, from when the call was sent, stands beside it.
 //! - A call belongs to the measured window if it was meant to start in it; it is then waited for past the
 //!   window's end.
 //! - Every call is sent once. A failure is counted by its kind, never hidden by a retry (`--load` and
@@ -28,10 +28,14 @@ mod etcd;
 mod header;
 mod hgrm;
 mod host;
+mod html;
 mod http2;
 mod inserts;
+mod interval_log;
+mod json;
 mod keys;
 mod links;
+mod live;
 mod message;
 mod method;
 mod pipeline;
@@ -44,14 +48,18 @@ mod revisions;
 mod routing;
 mod run;
 mod schedule;
+mod series;
 mod shared;
 mod skim;
 mod status;
 mod timer;
 mod told;
 mod trace;
+mod units;
 mod usage;
 mod values;
+mod warnings;
+mod watch;
 mod workload;
 mod zipfian;
 

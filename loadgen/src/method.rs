@@ -54,6 +54,19 @@ impl Method {
         self as usize
     }
 
+    /// What it is called in reports: the same, whichever server does it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get | Self::EtcdGet => "get",
+            Self::Put | Self::EtcdPut => "put",
+            Self::Append => "append",
+            Self::Delete | Self::EtcdDelete => "delete",
+            Self::Cas | Self::EtcdCas => "cas",
+            Self::Scan | Self::EtcdScan => "scan",
+            Self::Check => "check",
+        }
+    }
+
     /// The method that does the same at etcd, where there is one; the command line refuses the others.
     pub fn at_etcd(self) -> Self {
         match self {

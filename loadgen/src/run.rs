@@ -4,7 +4,7 @@
 //! an engine does nothing but calls.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,25 +13,27 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::args::{Output, Settings, Workload};
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, schedule_of};
 use crate::header::{self, header};
-use crate::hgrm;
 use crate::host::Host;
-use crate::record::{self, Interval, Record, SharedRecord, Total};
-use crate::report::{Report, progress};
+use crate::html::{self, RunView};
+use crate::json;
+use crate::live;
+use crate::record::{self, Measured, Record, SharedRecord, Total};
+use crate::report::Report;
 use crate::routing::Routing;
 use crate::shared::Shared;
+use crate::watch::{Watch, title};
+use crate::{hgrm, warnings};
 
 /// How often the routing table is asked for without a reason.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// The shortest pause between two questions for it, whatever the reasons.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
-/// How often a line is printed.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The run failed, see [`Report::verdict`].
 const EXIT_FAILED: u8 = 1;
@@ -44,7 +46,7 @@ pub fn run(settings: Settings) -> ExitCode {
     eprint!("{}", header(settings, &Host::here()));
     let outcome = runtime().map_err(RunError::Io).and_then(|runtime| runtime.block_on(supervise(settings)));
     match outcome {
-        Ok(Measured { total, duration_s }) => finish(&Report { settings, total: &total, duration_s }),
+        Ok(measured) => finish(&Report { settings, measured: &measured }),
         Err(RunError::Unreachable(error)) => {
             eprintln!("loadgen: none of {} could be reached: {error}", settings.endpoints.join(","));
             ExitCode::from(EXIT_UNREACHABLE)
@@ -62,15 +64,6 @@ pub fn run(settings: Settings) -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
-}
-
-/// What a run came to.
-#[derive(Debug)]
-pub struct Measured {
-    /// What was started in the measured window.
-    pub total: Total,
-    /// How long that was.
-    pub duration_s: f64,
 }
 
 /// Why a run came to nothing.
@@ -92,36 +85,55 @@ fn runtime() -> io::Result<Runtime> {
 
 /// Writes the results.
 fn finish(report: &Report<'_>) -> ExitCode {
-    match report.settings.output {
+    let Report { settings, measured } = *report;
+    match settings.output {
         Output::Table => print!("{}", report.table()),
         Output::Json => {
             eprint!("{}", report.notes());
-            println!("{}", report.json());
+            println!("{}", json::of(report));
         }
     }
-    let mut code = ExitCode::SUCCESS;
-    if let Err(why) = report.verdict() {
-        eprintln!("loadgen: {why}");
-        code = ExitCode::from(EXIT_FAILED);
+    let mut failures = Vec::new();
+    failures.extend(report.verdict().err());
+    let log = settings.interval_log.as_ref().zip(measured.log_error.as_ref());
+    failures.extend(log.map(|((path, _), error)| format!("{}: {error}", path.display())));
+    if let Some((path, file)) = &settings.hgrm {
+        let written = hgrm::write(&measured.total.latency_ns(), io::BufWriter::new(&**file));
+        failures.extend(written.err().map(|error| format!("{}: {error}", path.display())));
     }
-    if let Some((path, file)) = &report.settings.hgrm
-        && let Err(error) = hgrm::write(&report.total.latency_ns, io::BufWriter::new(&**file))
-    {
-        eprintln!("loadgen: {}: {error}", path.display());
-        code = ExitCode::from(EXIT_FAILED);
+    if let Some((path, file)) = &settings.html {
+        let page = html::page(&title(settings), &[view_of(report)]);
+        let written = (&**file).write_all(page.as_bytes());
+        failures.extend(written.err().map(|error| format!("{}: {error}", path.display())));
     }
-    code
+    failures.iter().for_each(|why| eprintln!("loadgen: {why}"));
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+}
+
+/// A run as the page shows it.
+fn view_of<'a>(report: &Report<'a>) -> RunView<'a> {
+    let Report { settings, measured } = *report;
+    RunView {
+        label: settings.target.to_string(),
+        facts: json::facts(report),
+        measured,
+        warmup_s: settings.warmup.as_secs_f64(),
+        rate: settings.rate,
+        warnings: warnings::of_run(settings, &measured.total),
+    }
 }
 
 /// Runs what the settings say, the preload before it included.
 pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     let mut control = Control::new(&settings.endpoints);
     let routing = first_routing(settings, &mut control).await?;
-    eprint!("{}", header::server(control.about(settings.target).await.as_ref()));
+    let about = control.about(settings.target).await;
+    eprint!("{}", header::row("server", &header::server(about.as_ref())));
     if settings.preload {
         preload(settings, routing.clone()).await?;
     }
-    run_engines(settings, control, routing).await
+    let measured = run_engines(settings, control, routing).await?;
+    Ok(Measured { about, ..measured })
 }
 
 /// Where calls go at first.
@@ -137,7 +149,8 @@ async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Rou
 async fn preload(settings: &Settings, routing: Routing) -> Result<(), RunError> {
     let load = Arc::new(settings.for_preload());
     eprintln!("  {:<12} {} keys", "preloading", load.keys);
-    let Measured { total, duration_s } = run_engines(&load, Control::new(&load.endpoints), routing).await?;
+    let measured = run_engines(&load, Control::new(&load.endpoints), routing).await?;
+    let Measured { total, duration_s, .. } = measured;
     let (written, errors) = (total.operations(), total.failures());
     let told = format!("{written} keys in {duration_s:.1} s, {errors} writes tried again");
     eprint!("{}", header::row("preloaded", &told));
@@ -163,10 +176,13 @@ async fn run_engines(
     eprintln!("  {:<12} {up} up", "connected");
     let start_ns = shared.now_ns();
     engines.go.send_replace(Some(start_ns));
-    watch_over(settings, &shared, control, &mut engines).await;
+    let mut watch = Watch::begin(settings, &shared, engines.records.clone());
+    watch_over(settings, &shared, control, &mut engines, &mut watch).await;
     let end_ns = shared.now_ns();
     let total = engines.join().map_err(RunError::Io)?;
-    Ok(Measured { total, duration_s: duration_s(settings, start_ns, end_ns, shared.stopped_ns()) })
+    let (series, log_error) = watch.end();
+    let duration_s = duration_s(settings, start_ns, end_ns, shared.stopped_ns());
+    Ok(Measured { total, duration_s, series, log_error, about: None, host: Host::here() })
 }
 
 /// How long was measured: what was asked for, or less where it was interrupted; all of it for a load.
@@ -179,30 +195,41 @@ fn duration_s(settings: &Settings, start_ns: u64, end_ns: u64, stopped_ns: Optio
 }
 
 /// Prints, refreshes the routing table and listens for Ctrl-C until the engines have ended.
-async fn watch_over(settings: &Settings, shared: &Arc<Shared>, control: Control, engines: &mut Engines) {
+async fn watch_over(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    control: Control,
+    engines: &mut Engines,
+    watch: &mut Watch<'_>,
+) {
+    let is_live = watch.is_live();
     let refreshing = async {
         if settings.target.has_routing() {
             refresh(control, shared).await;
         }
         std::future::pending().await
     };
-    let printing = print_progress(engines.records.clone());
     tokio::select! {
         () = async { while engines.words.recv().await.is_some() {} } => {}
         () = refreshing => {}
-        () = printing => {}
-        () = interrupt(shared) => {}
+        () = watch.watch() => {}
+        () = interrupt(shared, is_live) => {}
     }
 }
 
-/// The first Ctrl-C ends the run early, the second one ends it at once.
-async fn interrupt(shared: &Shared) {
+/// The first Ctrl-C ends the run early, the second one ends it at once. A live view says the first by itself.
+async fn interrupt(shared: &Shared, is_live: bool) {
     if tokio::signal::ctrl_c().await.is_err() {
         return std::future::pending().await;
     }
-    eprintln!("loadgen: interrupted, waiting for at most a second for what is under way");
     shared.stop();
+    if !is_live {
+        eprintln!("loadgen: interrupted, waiting for at most a second for what is under way");
+    }
     if tokio::signal::ctrl_c().await.is_ok() {
+        if is_live {
+            live::restore();
+        }
         std::process::exit(130);
     }
     std::future::pending().await
@@ -221,26 +248,6 @@ async fn refresh(mut control: Control, shared: &Shared) {
             () = sleep_until(asked + REFRESH_EVERY) => {}
             () = shared.refresh.notified() => {}
         }
-    }
-}
-
-/// One line a second.
-async fn print_progress(records: Vec<SharedRecord>) {
-    let start = Instant::now();
-    let mut ticks = interval_at(start + PROGRESS_EVERY, PROGRESS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut last, mut sum, mut spare) = (start, Interval::default(), Interval::default());
-    loop {
-        let now = ticks.tick().await;
-        for record in &records {
-            std::mem::swap(&mut record::lock(record).interval, &mut spare);
-            sum.merge(&spare);
-            spare.clear();
-        }
-        let (elapsed, interval) = (now - start, now - last);
-        eprintln!("{}", progress(elapsed.as_secs_f64(), interval.as_secs_f64(), &sum));
-        sum.clear();
-        last = now;
     }
 }
 

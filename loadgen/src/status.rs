@@ -18,6 +18,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 /// gRPC's UNAVAILABLE.
 const UNAVAILABLE: u16 = 14;
+/// gRPC's DEADLINE_EXCEEDED.
+const DEADLINE_EXCEEDED: u16 = 4;
 /// The names of gRPC's codes, by number.
 const CODES: [&str; 17] = [
     "OK",
@@ -69,6 +71,20 @@ pub enum ErrorKind {
     Dropped,
     /// A key of a load that could not be written in the time that it is given.
     Unwritten,
+}
+
+impl ErrorKind {
+    /// Whether the call's time was over: at the server, here, or before it could be sent.
+    pub fn is_timeout(self) -> bool {
+        match self {
+            Self::Status { code, .. } => code == DEADLINE_EXCEEDED,
+            Self::Timeout | Self::NoConnection | Self::Dropped => true,
+            Self::Http(_) | Self::Reset(_) | Self::ConnectionLost | Self::Malformed | Self::NotServing => {
+                false
+            }
+            Self::Unanswered | Self::Unwritten => false,
+        }
+    }
 }
 
 impl fmt::Display for ErrorKind {
@@ -217,6 +233,15 @@ mod tests {
         assert_eq!(of_fields(&fields), Some(of_trailers(&trailers(&pairs))));
         let piped = of_error(&v1::Error { code: 14, ..error });
         assert_eq!(of_fields(&fields), Some(Err(piped)));
+    }
+
+    #[test]
+    fn timeouts() {
+        let status = |code| ErrorKind::Status { code, reason: 0 };
+        let late = [status(4), ErrorKind::Timeout, ErrorKind::NoConnection, ErrorKind::Dropped];
+        assert!(late.iter().all(|kind| kind.is_timeout()));
+        let others = [status(14), ErrorKind::Http(503), ErrorKind::ConnectionLost, ErrorKind::Unwritten];
+        assert!(!others.iter().any(|kind| kind.is_timeout()));
     }
 
     #[test]

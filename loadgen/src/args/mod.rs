@@ -154,6 +154,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
 
+    /// Also write the histograms of every second to a file, as HdrHistogram's interval log (.hlog): latency,
+    /// and service time with the tag `service`.
+    #[arg(long, value_name = "FILE")]
+    pub interval_log: Option<PathBuf>,
+
+    /// Also write a report with charts to a file: one page of HTML that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Print a line a second on a terminal too, where there would be a live view.
+    #[arg(long)]
+    pub no_live: bool,
+
     /// Seed of keys, values and arrivals.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

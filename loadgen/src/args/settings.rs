@@ -70,6 +70,12 @@ pub struct Settings {
     pub output: Output,
     /// Where the latency distribution goes: its name, and the file open for writing.
     pub hgrm: Option<(PathBuf, Arc<File>)>,
+    /// Where the histograms of every second go, alike.
+    pub interval_log: Option<(PathBuf, Arc<File>)>,
+    /// Where the page goes, alike.
+    pub html: Option<(PathBuf, Arc<File>)>,
+    /// Whether a terminal is drawn on.
+    pub live: bool,
     /// Seed of keys, values and arrivals.
     pub seed: u64,
     /// Share of failures that is still a success, in percent.
@@ -125,6 +131,9 @@ impl Settings {
             threads: args.threads,
             output: args.output,
             hgrm: args.hgrm.map(created).transpose()?,
+            interval_log: args.interval_log.map(created).transpose()?,
+            html: args.html.map(created).transpose()?,
+            live: !args.no_live,
             seed: args.seed,
             errors_max_percent: args.errors_max_percent,
         })
@@ -134,7 +143,13 @@ impl Settings {
     pub fn for_preload(&self) -> Self {
         let closed = IN_FLIGHT_CLOSED.max(self.threads).min(self.in_flight);
         let in_flight = if self.rate.is_some() { closed } else { self.in_flight };
-        Self { workload: Workload::Load, preload: false, rate: None, in_flight, hgrm: None, ..self.clone() }
+        let workload = Workload::Load;
+        Self { workload, preload: false, rate: None, in_flight, ..self.without_files() }
+    }
+
+    /// The same, with nothing written to files.
+    pub fn without_files(&self) -> Self {
+        Self { hgrm: None, interval_log: None, html: None, ..self.clone() }
     }
 }
 
@@ -320,6 +335,8 @@ mod tests {
             "--trace /dev/null --workload put",
             "--errors-max-percent 101",
             "--hgrm /nowhere/at/all",
+            "--interval-log /nowhere/at/all",
+            "--html /nowhere/at/all",
             "--endpoints c",
             "--endpoints :1",
             "--endpoints c:0",

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use hdrhistogram::Histogram;
 
 use crate::args::{Args, Settings};
-use crate::run::{Measured, RunError, supervise};
+use crate::record::Measured;
+use crate::run::{RunError, supervise};
 use crate::status::ErrorKind;
 use crate::testing::server::{Fault, TestServer};
 
@@ -28,7 +30,12 @@ async fn closed_loop_of_health_checks() {
     assert!(measured.total.operations() > 100, "{} operations", measured.total.operations());
     assert_eq!(measured.total.errors, [].into());
     assert!(measured.duration_s > 0.29 && measured.duration_s <= 0.3, "{} s", measured.duration_s);
-    assert!(measured.total.latency_ns.min() > 1_000);
+    assert!(measured.total.latency_ns().min() > 1_000);
+}
+
+/// How many of these took longer than so many milliseconds.
+fn slower(times_ns: &Histogram<u64>, ms: u64) -> u64 {
+    times_ns.len() - times_ns.count_between(0, ms * 1_000_000)
 }
 
 #[tokio::test]
@@ -39,18 +46,48 @@ async fn a_stall_shows_in_the_open_loop() {
     // Every call of the schedule was made, although only four could be outstanding.
     assert_eq!((total.operations(), total.failures()), (400, 0));
     // 200 calls were due in the second: 120 of them more than 400 ms before its end.
-    let slow = total.latency_ns.len() - total.latency_ns.count_between(0, 400_000_000);
+    let slow = slower(&total.latency_ns(), 400);
     assert!(slow >= 110, "{slow} calls took more than 400 ms");
+    // Only those that were on their way were long on their way: the wait of the others was not the server's
+    // service, and it is in their latency alone.
+    let served_slowly = slower(&total.service_ns(), 400);
+    assert!((1..=4).contains(&served_slowly), "{served_slowly} calls were served in more than 400 ms");
     assert!(total.late >= 150, "{} calls were late", total.late);
+    assert!(total.late_no_place >= 140, "{} of {} found no place", total.late_no_place, total.late);
+}
+
+#[tokio::test]
+async fn a_stall_is_in_the_service_time_where_calls_can_leave() {
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
+    let total = run(&server, "--target health --rate 200 --duration 2s --warmup 0s").await.total;
+    assert_eq!((total.operations(), total.failures()), (400, 0));
+    for (name, times) in [("latency", total.latency_ns()), ("service time", total.service_ns())] {
+        let slow = slower(&times, 400);
+        assert!(slow >= 110, "{name}: {slow} calls took more than 400 ms");
+    }
 }
 
 #[tokio::test]
 async fn a_stall_hides_from_the_closed_loop() {
-    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_millis(500) }).await;
-    let total = run(&server, "--target health --duration 1s --warmup 0s --in-flight 4").await.total;
-    // No more than were in flight when it began.
-    let slow = total.latency_ns.len() - total.latency_ns.count_between(0, 450_000_000);
-    assert!((1..=4).contains(&slow), "{slow} calls took more than 450 ms");
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
+    let line = "--target health --duration 2s --warmup 0s --in-flight 1 --connections 1";
+    let total = run(&server, line).await.total;
+    for (name, times) in [("latency", total.latency_ns()), ("service time", total.service_ns())] {
+        assert_eq!(slower(&times, 900), 1, "{name}: a stall of a second is one call");
+    }
+    assert_eq!((total.late, total.failures()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_series_holds_every_call() {
+    let server = TestServer::start().await;
+    let line = "--target health --rate 500 --duration 1500ms --warmup 1s";
+    let Measured { total, series, .. } = run(&server, line).await;
+    let points = series.points();
+    assert_eq!(points.iter().map(|point| point.operations).sum::<u64>(), 1250);
+    assert_eq!(total.operations(), 750);
+    assert!(points[0].is_warmup && !points[points.len() - 1].is_warmup, "{} points", points.len());
+    assert!(points[0].usage.cpu_ns > 0 && points[0].latency.p50 > 0);
 }
 
 #[tokio::test]
@@ -61,6 +98,8 @@ async fn what_cannot_be_sent_in_time_is_dropped() {
     assert_eq!(total.operations() + total.failures(), 100, "{:?}", total.errors);
     assert!(total.errors[&ErrorKind::Dropped] > 50, "{:?}", total.errors);
     assert!(total.errors[&ErrorKind::Timeout] >= 2, "{:?}", total.errors);
+    assert_eq!((total.timeout_ns.len(), total.error_ns.len()), (total.failures(), 0));
+    assert!(total.timeout_ns.min() >= 299_000_000, "{}", total.timeout_ns.min());
 }
 
 #[tokio::test]
