@@ -19,6 +19,7 @@
 //!   in.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::env::Instant;
@@ -58,7 +59,7 @@ pub(crate) struct Pending {
 
 /// The calls of one core.
 pub(crate) struct Calls {
-    config: Config,
+    config: Rc<Config>,
     last_number: u64,
     count: usize,
     sent: BTreeMap<u64, Pending>,
@@ -74,7 +75,7 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Calls {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Rc<Config>) -> Self {
         Self {
             config,
             last_number: 0,
