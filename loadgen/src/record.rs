@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
+use crate::audit::Verdict;
 use crate::status::ErrorKind;
 use crate::told::Told;
 use crate::usage::Usage;
@@ -53,6 +54,8 @@ pub struct Total {
     pub errors: BTreeMap<ErrorKind, u64>,
     /// What each thread used.
     pub usage: Vec<Usage>,
+    /// What an audit found, once all threads have ended.
+    pub audit: Option<Verdict>,
 }
 
 impl Default for Interval {
@@ -70,6 +73,7 @@ impl Default for Total {
             late: 0,
             errors: BTreeMap::new(),
             usage: Vec::new(),
+            audit: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! operations, errors        that were started in the measured window, and succeeded or failed
 //! duration_s                of the measured window
 //! throughput_per_s          operations / duration_s
+//! audit                     with --audit: passed, operations, keys, violations, and more (see Verdict)
 //! latency_us                min, mean, p50, p90, p99, p99_9, p99_99, max of the operations
 //! ```
 //! Invariants: standard output holds the result alone, as a table or as one JSON object; everything else,
@@ -104,6 +105,9 @@ impl Report<'_> {
             line(&mut text, &format!("  {count:>10} {kind}"));
         }
         self.note_cost(&mut text);
+        if let Some(audit) = &self.total.audit {
+            text.push_str(&audit.text());
+        }
         text
     }
 
@@ -135,7 +139,7 @@ impl Report<'_> {
             latency.insert(name.into(), us(latency_ns.value_at_quantile(quantile) as f64).into());
         }
         latency.insert("max".into(), us(latency_ns.max() as f64).into());
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "target": self.settings.target.to_string(),
             "workload": self.settings.workload.to_string(),
             "operations": self.total.operations(),
@@ -143,11 +147,18 @@ impl Report<'_> {
             "duration_s": (self.duration_s * 1000.0).round() / 1000.0,
             "throughput_per_s": (self.throughput_per_s() * 10.0).round() / 10.0,
             "latency_us": latency,
-        })
+        });
+        if let Some(audit) = &self.total.audit {
+            json["audit"] = audit.json();
+        }
+        json
     }
 
     /// Why the run counts as failed, where it does.
     pub fn verdict(&self) -> Result<(), String> {
+        if let Some(audit) = &self.total.audit {
+            audit.verdict()?;
+        }
         let operations = self.total.operations();
         if operations == 0 {
             return Err("no measured operation succeeded".into());

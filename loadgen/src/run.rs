@@ -16,6 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::args::{Output, Settings, Workload};
+use crate::audit;
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, schedule_of};
 use crate::header::{self, header};
@@ -118,10 +119,11 @@ pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     let mut control = Control::new(&settings.endpoints);
     let routing = first_routing(settings, &mut control).await?;
     eprint!("{}", header::server(control.about(settings.target).await.as_ref()));
+    let mut failed = 0;
     if settings.preload {
-        preload(settings, routing.clone()).await?;
+        failed = preload(settings, routing.clone()).await?;
     }
-    run_engines(settings, control, routing).await
+    run_engines(settings, control, routing, failed > 0).await
 }
 
 /// Where calls go at first.
@@ -133,25 +135,28 @@ async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Rou
     Ok(Routing::any_of(&settings.endpoints))
 }
 
-/// Writes every key once, as a run of its own that is told in a line.
-async fn preload(settings: &Settings, routing: Routing) -> Result<(), RunError> {
+/// Writes every key once, as a run of its own that is told in a line. Gives how many writes were tried again.
+async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
     let load = Arc::new(settings.for_preload());
     eprintln!("  {:<12} {} keys", "preloading", load.keys);
-    let Measured { total, duration_s } = run_engines(&load, Control::new(&load.endpoints), routing).await?;
+    let Measured { total, duration_s } =
+        run_engines(&load, Control::new(&load.endpoints), routing, false).await?;
     let (written, errors) = (total.operations(), total.failures());
     let told = format!("{written} keys in {duration_s:.1} s, {errors} writes tried again");
     eprint!("{}", header::row("preloaded", &told));
     match load.keys - written.min(load.keys) {
-        0 => Ok(()),
+        0 => Ok(errors),
         missing => Err(RunError::Unwritten(missing)),
     }
 }
 
-/// Runs the engines and everything around them.
+/// Runs the engines and everything around them, the audit after them included. `has_strays`: writes of before
+/// the run may take effect in it.
 async fn run_engines(
     settings: &Arc<Settings>,
     control: Control,
     routing: Routing,
+    has_strays: bool,
 ) -> Result<Measured, RunError> {
     let shared = Arc::new(Shared::new(routing));
     let mut engines = Engines::start(settings, &shared).map_err(RunError::Io)?;
@@ -165,7 +170,8 @@ async fn run_engines(
     engines.go.send_replace(Some(start_ns));
     watch_over(settings, &shared, control, &mut engines).await;
     let end_ns = shared.now_ns();
-    let total = engines.join().map_err(RunError::Io)?;
+    let mut total = engines.join().map_err(RunError::Io)?;
+    total.audit = audit::audited(settings, &shared, has_strays).await;
     Ok(Measured { total, duration_s: duration_s(settings, start_ns, end_ns, shared.stopped_ns()) })
 }
 
