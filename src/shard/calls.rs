@@ -104,13 +104,18 @@ impl Calls {
     /// Takes a call in and sends it, or parks it until a leader is known.
     pub(crate) fn start(
         &mut self,
-        (shard, request): (ShardId, Request),
+        (shard, mut request): (ShardId, Request),
         deadline: Instant,
         stream: Option<u64>,
         moment: &Moment<'_>,
         out: &mut Vec<Sending>,
     ) -> AnswerReceiver<Outcome> {
         let (sender, receiver) = answer();
+        if self.config.is_planted(PlantedBug::ReadServedByAnyNode)
+            && let Request::Query { consistency, .. } = &mut request
+        {
+            *consistency = Consistency::Stale;
+        }
         if self.count >= self.config.limits.calls_max {
             sender.send(Err(Failure::of(FailureKind::Overloaded)));
             return receiver;
