@@ -186,7 +186,7 @@ impl Engine {
                 self.sweep(now_ns);
                 self.end_meter(now_ns);
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.finish(self.operations);
+                    recorder.finish();
                 }
                 return Poll::Ready(Ok(()));
             }

@@ -1,6 +1,7 @@
 //! One thread's recorder: which operations are recorded, and what is kept of them.
 //!
-//! An operation that is not sampled costs the hash of its key; a run without an audit has no recorder.
+//! An operation that is not sampled costs the hash of its key, one that is about a microsecond; a run without
+//! an audit has no recorder.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Recorder {
     /// Operations under way, by the place of their call.
     open: Vec<Option<Open>>,
     open_count: usize,
+    /// Operations that began, recorded or not; of a read-modify-write both.
+    begun: u64,
     /// Writes that were marked.
     marked: u64,
     events: Vec<Event>,
@@ -64,6 +67,7 @@ impl Recorder {
             keys: BTreeMap::new(),
             open: (0..places).map(|_| None).collect(),
             open_count: 0,
+            begun: 0,
             marked: 0,
             events: Vec::new(),
             events_max: EVENTS_MAX / thread.1,
@@ -73,6 +77,7 @@ impl Recorder {
 
     /// An operation begins in a place. Gives whether it is recorded: then its answer has to be kept whole.
     pub fn begin(&mut self, place: u32, op: &Op, key: &[u8]) -> bool {
+        self.begun += 1;
         let gathering = &self.shared.gathering;
         if !is_audited(op.method) || hash_of(gathering.salt, key) > self.sampled || gathering.is_cut() {
             return false;
@@ -154,10 +159,10 @@ impl Recorder {
         }
     }
 
-    /// Hands over what was recorded, of so many operations in all.
-    pub fn finish(&mut self, operations: u64) {
+    /// Hands over what was recorded.
+    pub fn finish(&mut self) {
         let (keys, events) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.events));
-        self.shared.gathering.add(keys, events, operations);
+        self.shared.gathering.add(keys, events, self.begun);
     }
 }
 

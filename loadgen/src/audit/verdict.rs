@@ -3,7 +3,7 @@
 //! ```text
 //! passed            whether there was something to check, and nothing wrong in it
 //! operations, keys  that were checked; what was never answered does not count
-//! sampled_percent   of all operations of the run
+//! sampled_percent   of all operations of the run, where a read-modify-write is two
 //! recorded_s        the part of the run that was recorded, where that is not all of it
 //! unread            keys whose last value could not be read
 //! violations        the first ones: kind, key, what
