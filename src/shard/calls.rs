@@ -295,7 +295,8 @@ impl Calls {
         let to_leader = known.leader.map(|leader| (leader, Some(known.term)));
         match pending.request {
             Request::Query { consistency: Consistency::Stale, .. } => {
-                let in_stream = to_leader.filter(|_| pending.member.is_some());
+                let is_anywhere = self.config.is_planted(PlantedBug::ReadServedByAnyNode);
+                let in_stream = to_leader.filter(|_| pending.member.is_some() && !is_anywhere);
                 Some(in_stream.map_or((self.config.node(), None), |(leader, _)| (leader, None)))
             }
             Request::Query { consistency: Consistency::Linearizable, .. }
