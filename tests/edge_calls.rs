@@ -341,6 +341,7 @@ fn cluster_and_maintenance() {
             (status.cluster_id, status.node_id, &status.version[..], status.uptime_ms),
             (77, 1, "0.1.0", 3000)
         );
+        assert_eq!(status.profile, "dev");
         assert_eq!(
             (status.replicas[0].role(), status.replicas[0].last_index),
             (v1::replica_status::Role::Leader, 12)

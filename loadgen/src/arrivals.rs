@@ -3,9 +3,9 @@
 //! Invariants: a call's end is told once, with the time when its last bytes were read from the socket: what
 //! the engine does with the bytes read along with them does not count.
 
+use crate::answer::Said;
 use crate::call::{Call, Route};
 use crate::http2::Event;
-use crate::message::Said;
 use crate::shared::Shared;
 use crate::status::{ErrorKind, Failure};
 
@@ -46,11 +46,13 @@ impl Arrivals<'_> {
         }
     }
 
-    /// An operation of a Pipeline was answered. An answer to a call that was given up is nobody's.
-    pub fn take_piped(&mut self, tag: u64, outcome: Result<Said, Failure>) {
+    /// An operation of a Pipeline was answered, by its result or by a refusal. An answer to a call that was
+    /// given up is nobody's.
+    pub fn take_piped(&mut self, tag: u64, answer: Result<&[u8], Failure>) {
         let place = Call::place_of(tag);
-        let Some(call) = self.calls.get(place as usize) else { return };
+        let Some(call) = self.calls.get_mut(place as usize) else { return };
         if call.tag() == tag && call.route().is_some() {
+            let outcome = answer.and_then(|result| call.outcome_of_result(result));
             self.end(place, outcome);
         }
     }

@@ -7,10 +7,11 @@
 //! Invariants: a place takes one call at a time, and each has a tag of its own, so that an answer that comes
 //! after its call was given up is told from that to the next.
 
+use crate::answer::{self, Answer, Said};
 use crate::http2::News;
-use crate::message::{Answer, Said};
+use crate::method::Method;
 use crate::status::{self, ErrorKind, Failure};
-use crate::workload::{Method, Op};
+use crate::workload::Op;
 
 /// Bits of a tag that name the place; those above count its calls.
 const PLACE_BITS: u32 = 16;
@@ -31,6 +32,8 @@ pub struct Call {
     pub deadline_ns: u64,
     tag: u64,
     answer: Answer,
+    /// The whole answer, where it is to be kept: of a unary call with its prefix.
+    kept: Option<Vec<u8>>,
     /// HTTP's status, once there is one.
     http: Option<u16>,
     /// gRPC's status, once there is one.
@@ -57,15 +60,15 @@ impl Call {
     /// An idle place, of that number.
     pub fn new(place: u32) -> Self {
         assert!(place < 1 << PLACE_BITS, "place {place} has no tag");
-        let op = Op { method: Method::Check, key: 0, first_ns: 0 };
         Self {
             phase: Phase::Idle,
-            op,
+            op: Op::of(Method::Check, 0, 0),
             shard: 0,
             start_ns: 0,
             deadline_ns: 0,
             tag: u64::from(place),
             answer: Answer::default(),
+            kept: None,
             http: None,
             status: None,
         }
@@ -92,9 +95,24 @@ impl Call {
     /// The call was sent; its answer will come from there.
     pub fn sent(&mut self, route: Route) {
         assert!(self.is_waiting(), "a call is sent once");
-        self.answer.clear();
+        self.answer.clear(self.op.method);
         (self.http, self.status) = (None, None);
         self.phase = Phase::Sent(route);
+    }
+
+    /// Has the whole answer of the call kept.
+    pub fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// Whether the whole answer is kept.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The whole answer, where it was to be kept: a message, with its prefix where the call was unary.
+    pub fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
     }
 
     /// Ends whatever goes on here.
@@ -130,7 +148,10 @@ impl Call {
                 None
             }
             News::Data(data) => {
-                self.answer.push(data);
+                self.answer.push(self.op.method, data);
+                if let Some(kept) = &mut self.kept {
+                    kept.extend_from_slice(data);
+                }
                 None
             }
             News::End => Some(self.outcome()),
@@ -147,10 +168,22 @@ impl Call {
             None => return Err(Failure::of(ErrorKind::Malformed)),
         }
         self.status.unwrap_or(Err(Failure::of(ErrorKind::Malformed)))?;
-        match (self.answer.read(self.op.method), self.op.method) {
+        self.judge(self.answer.read(self.op.method))
+    }
+
+    /// What the result of an operation of a Pipeline comes to.
+    pub fn outcome_of_result(&mut self, result: &[u8]) -> Result<Said, Failure> {
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(result);
+        }
+        self.judge(answer::of_result(self.op.method, result))
+    }
+
+    fn judge(&self, said: Said) -> Result<Said, Failure> {
+        match (said, self.op.method) {
             (Said::Malformed, _) => Err(Failure::of(ErrorKind::Malformed)),
             (Said::No, Method::Check) => Err(Failure::of(ErrorKind::NotServing)),
-            (said @ (Said::Yes | Said::No), _) => Ok(said),
+            (Said::Yes | Said::No | Said::Rows(_) | Said::Swapped(_) | Said::Conflict(_), _) => Ok(said),
         }
     }
 }
@@ -162,7 +195,7 @@ mod tests {
 
     fn outcome(news: Vec<News<'_>>) -> Result<Said, Failure> {
         let mut call = Call::new(3);
-        call.begin(Op { method: Method::Put, key: 0, first_ns: 0 }, 0, 0, 0);
+        call.begin(Op::of(Method::Put, 0, 0), 0, 0, 0);
         call.sent(Route { link: 0, stream: 1 });
         let outcome = news.into_iter().filter_map(|news| call.take(news)).next();
         outcome.expect("the news end the call")
@@ -202,7 +235,7 @@ mod tests {
         let mut call = Call::new(3);
         let mut tags = vec![call.tag()];
         for _ in 0..3 {
-            call.begin(Op { method: Method::Put, key: 0, first_ns: 0 }, 0, 0, 0);
+            call.begin(Op::of(Method::Put, 0, 0), 0, 0, 0);
             assert!(!tags.contains(&call.tag()));
             assert_eq!(Call::place_of(call.tag()), 3);
             tags.push(call.tag());

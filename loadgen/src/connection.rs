@@ -30,9 +30,9 @@ use crate::arrivals::{Arrivals, failure_of};
 use crate::call::Route;
 use crate::http2::{Event, Heads, News, Request, Session, Violation};
 use crate::message::Message;
+use crate::method::Method;
 use crate::pipeline::Pipeline;
 use crate::status::{ErrorKind, Failure};
-use crate::workload::Method;
 
 /// Bytes read at once. More than the largest frame, so that there is always room for the rest of one.
 const IN_BYTES_MAX: usize = 64 << 10;
@@ -462,7 +462,7 @@ mod tests {
         }
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
         assert!(link.is_settled() && !link.is_up());
-        let message = Message { method: Method::Put, key: &spell(1), value: b"" };
+        let message = Message { method: Method::Put, key: &spell(1), value: b"", number: 0 };
         assert_eq!(link.send(&Sending { message, tag: 0, place: 0 }), None);
     }
 }

@@ -24,13 +24,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::args::{Settings, Target, Workload};
+use crate::answer::Said;
+use crate::args::{Arrivals as Process, Settings, Target, Workload};
 use crate::arrivals::{Arrivals, Ended};
+use crate::audit::Recorder;
 use crate::call::Call;
 use crate::connection::{Carriage, LinkChange, Sending};
-use crate::keys::{Keys, spell};
+use crate::keys::KEY_BYTES;
 use crate::links::{LinkOptions, Links};
-use crate::message::{Message, Said};
+use crate::message::Message;
 use crate::random::Random;
 use crate::ready::ReadyList;
 use crate::record::{self, Record, SharedRecord};
@@ -40,7 +42,8 @@ use crate::shared::Shared;
 use crate::status::{ErrorKind, Failure};
 use crate::timer::Alarm;
 use crate::usage::Meter;
-use crate::workload::{Source, value_pool};
+use crate::values::value_pool;
+use crate::workload::{Op, Source, size_max};
 
 /// Turns without letting the runtime look at its sockets.
 const TURNS_MAX: usize = 64;
@@ -78,7 +81,6 @@ pub struct Engine {
     source: Source,
     schedule: Schedule,
     values: Bytes,
-    value_size: usize,
     timeout_ns: u64,
     sweep_ns: u64,
     /// Calls that left late and are not in the record yet.
@@ -87,6 +89,8 @@ pub struct Engine {
     operations: u64,
     /// What the measured window cost.
     meter: Meter,
+    /// Records operations for an audit, where there is one.
+    recorder: Option<Recorder>,
     /// Reused lists of the connections that are ready and of the calls that have ended.
     ready_links: Vec<u32>,
     ended: Vec<Ended>,
@@ -109,18 +113,17 @@ impl Engine {
         let ready = Arc::new(ReadyList::default());
         let per_node = share(settings.connections, thread);
         let carriage = match settings.target {
-            Target::Kv | Target::Health => Carriage::Unary,
+            Target::Kv | Target::Health | Target::Etcd => Carriage::Unary,
             Target::Pipeline => Carriage::Pipeline,
         };
         let (timeout, woken) = (settings.timeout, Arc::clone(&ready));
-        let options = LinkOptions { per_node, carriage, timeout, ready: woken };
+        let options = LinkOptions { per_node, carriage, route: settings.route, timeout, ready: woken };
         let (routing, routing_version) = match shared.routing_after(0) {
             Some((routing, version)) => (Routing::clone(&routing), version),
             None => (Routing::any_of(&settings.endpoints), 0),
         };
         let places = share(settings.in_flight, thread) as u32;
         assert!(per_node > 0 && places > 0, "a thread with {per_node} connections and {places} places");
-        let keys = Keys::new(settings.key_distribution, settings.keys);
         let random = Random::of(settings.seed, thread.0);
         Ok(Self {
             alarm: Alarm::new()?,
@@ -130,15 +133,15 @@ impl Engine {
             free: (0..places).rev().collect(),
             resting: VecDeque::with_capacity(places as usize),
             waiting: VecDeque::with_capacity(places as usize),
-            source: Source::new(settings.workload, keys, settings.keys, random.clone(), thread),
+            source: Source::new(settings, random.clone(), thread),
             schedule: Schedule::closed(0, 0),
-            values: value_pool(settings.value_size, random),
-            value_size: settings.value_size,
+            values: value_pool(size_max(settings), random),
             timeout_ns: nanos(settings.timeout),
             sweep_ns: 0,
             late: 0,
             operations: 0,
             meter: Meter::default(),
+            recorder: Recorder::new(settings, thread, places, &shared),
             ready_links: Vec::new(),
             ended: Vec::with_capacity(places as usize),
             shared,
@@ -182,6 +185,9 @@ impl Engine {
             if self.is_over(now_ns) {
                 self.sweep(now_ns);
                 self.end_meter(now_ns);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.finish();
+                }
                 return Poll::Ready(Ok(()));
             }
             if self.ready.sleep(context) {
@@ -272,6 +278,14 @@ impl Engine {
     fn finish(&mut self, place: u32, outcome: Result<Said, Failure>, now_ns: u64, record: &mut Record) {
         let call = &mut self.calls[place as usize];
         call.end();
+        let op = call.op;
+        if let (Some(recorder), Some(kept)) = (&mut self.recorder, call.take_kept()) {
+            recorder.end(place, outcome.map(|_| &kept[..]), now_ns);
+        }
+        if let Some(next) = self.source.ended(&op, &outcome) {
+            return self.follow(place, next, now_ns);
+        }
+        let call = &self.calls[place as usize];
         self.operations += 1;
         assert!(now_ns >= call.start_ns, "a call of {} ended at {now_ns}", call.start_ns);
         let latency_ns = now_ns - call.start_ns;
@@ -282,6 +296,7 @@ impl Engine {
                 if measured {
                     record.total.latency_ns.saturating_record(latency_ns);
                     record.total.not_found += u64::from(said == Said::No);
+                    record.total.told.count(said);
                 }
                 self.free.push(place);
             }
@@ -297,6 +312,18 @@ impl Engine {
                     self.resting.push_back((now_ns + REST_NS, place));
                 }
             }
+        }
+    }
+
+    /// Goes on with the next call of an operation of several: in the same place, with a deadline of its own,
+    /// and with the latency counting on.
+    fn follow(&mut self, place: u32, op: Op, now_ns: u64) {
+        let call = &mut self.calls[place as usize];
+        let (shard, start_ns) = (call.shard, call.start_ns);
+        call.begin(op, shard, start_ns, now_ns + self.timeout_ns + GRACE_NS);
+        self.record(place);
+        if !self.send(place) {
+            self.waiting.push_back(place);
         }
     }
 
@@ -336,9 +363,10 @@ impl Engine {
             if now_ns - start_ns > LATE_NS && self.schedule.measures(start_ns) {
                 self.late += 1;
             }
-            let shard = self.links.shard_of(&spell(op.key));
+            let shard = self.links.shard_of(self.source.key(&op, &mut [0; KEY_BYTES]));
             let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
             self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
+            self.record(place);
             if !self.send(place) {
                 self.waiting.push_back(place);
             }
@@ -356,12 +384,26 @@ impl Engine {
         }
     }
 
+    /// Has a call that has just begun recorded, where there is an audit and its key is in the sample.
+    fn record(&mut self, place: u32) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let (call, mut room) = (&mut self.calls[place as usize], [0; KEY_BYTES]);
+        if recorder.begin(place, &call.op, self.source.key(&call.op, &mut room)) {
+            call.keep();
+        }
+    }
+
     /// Sends a call. False, where no connection can take it now.
     fn send(&mut self, place: u32) -> bool {
         let at = self.source.value_at();
         let call = &mut self.calls[place as usize];
-        let value = &self.values[at..at + self.value_size];
-        let message = Message { method: call.op.method, key: &spell(call.op.key), value };
+        let (op, mut room) = (call.op, [0; KEY_BYTES]);
+        let mut value = &self.values[at..at + op.size as usize];
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| call.is_kept()) {
+            value = recorder.sending(place, value);
+        }
+        let key = self.source.key(&op, &mut room);
+        let message = Message { method: op.method, key, value, number: op.number };
         match self.links.send(call.shard, &Sending { message, tag: call.tag(), place }) {
             Some(route) => {
                 call.sent(route);
@@ -437,6 +479,9 @@ pub fn schedule_of(settings: &Settings, thread: (usize, usize), start_ns: u64) -
         return Schedule::closed(start_ns, u64::MAX);
     }
     match settings.rate {
+        Some(rate) if settings.arrivals == Process::Poisson => {
+            Schedule::poisson((rate, settings.seed), thread, start_ns, measure_from_ns, end_ns)
+        }
         Some(rate) => Schedule::open(rate, thread, start_ns, measure_from_ns, end_ns),
         None => Schedule::closed(measure_from_ns, end_ns),
     }

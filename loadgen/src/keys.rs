@@ -1,86 +1,86 @@
 //! Which key a call names, and how a key is spelt.
 //!
-//! Zipfian follows YCSB: Gray et al., "Quickly Generating Billion-Record Synthetic Databases" (SIGMOD 1994),
-//! constant 0.99, ranks scattered over the keys by a hash so that the hot keys lie on all shards. As in YCSB
-//! two ranks may fall on one key.
+//! Zipfian ranks are scattered over the keys by a hash, so that the hot keys lie on all shards. As in YCSB
+//! two ranks may fall on one key. What was inserted during the run is chosen by `latest` alone: the others
+//! choose among the keys that a load writes.
 
 use crate::args::KeyDistribution;
+use crate::inserts::Inserts;
 use crate::random::{Random, mix};
+use crate::zipfian::Zipfian;
 
 /// Bytes of a key: `key-` and twelve digits.
 pub const KEY_BYTES: usize = 16;
-/// YCSB's constant: the larger, the hotter the hot keys.
-const THETA: f64 = 0.99;
-/// The sum of a zipfian is added up to here, and approximated by its integral beyond.
-const ZETA_EXACT_MAX: u64 = 100_000;
 
-/// Chooses keys by number.
+/// Chooses keys by number, for one thread.
 #[derive(Clone, Debug)]
 pub enum Keys {
     /// Every key alike, of so many.
     Uniform(u64),
     /// The first ranks far more often than the last.
     Zipfian(Zipfian),
+    /// The newest keys far more often than the oldest.
+    Latest(Zipfian),
+    /// The first `hot` of `count` keys by a call in so many, the others by the rest.
+    HotSet {
+        /// Keys of the hot set.
+        hot: u64,
+        /// Keys in all.
+        count: u64,
+        /// The share of the calls that goes to the hot set.
+        hot_calls: f64,
+    },
+    /// One after the other; threads share them out.
+    Sequential {
+        /// The next key, of `count`.
+        next: u64,
+        /// What the thread goes forward by.
+        step: u64,
+        /// Keys in all.
+        count: u64,
+    },
 }
 
 impl Keys {
-    /// Chooses of `count` keys.
-    pub fn new(distribution: KeyDistribution, count: u64) -> Self {
-        assert!(count > 0, "a choice of {count} keys");
+    /// Chooses of `count` keys on thread `(number, threads)`.
+    pub fn new(distribution: KeyDistribution, count: u64, thread: (usize, usize)) -> Self {
+        assert!(count > 0 && thread.0 < thread.1, "a choice of {count} keys, thread {thread:?}");
         match distribution {
             KeyDistribution::Uniform => Self::Uniform(count),
-            KeyDistribution::Zipfian => Self::Zipfian(Zipfian::new(count)),
+            KeyDistribution::Zipfian { theta } => Self::Zipfian(Zipfian::new(count, theta)),
+            KeyDistribution::Latest { theta } => Self::Latest(Zipfian::new(count, theta)),
+            KeyDistribution::HotSet { keys_percent, calls_percent } => Self::HotSet {
+                hot: ((count as f64 * keys_percent / 100.0).ceil() as u64).min(count),
+                count,
+                hot_calls: calls_percent / 100.0,
+            },
+            KeyDistribution::Sequential => {
+                Self::Sequential { next: thread.0 as u64 % count, step: thread.1 as u64, count }
+            }
         }
     }
 
     /// The next key's number.
-    pub fn choose(&self, random: &mut Random) -> u64 {
+    pub fn choose(&mut self, random: &mut Random, inserts: &Inserts) -> u64 {
         match self {
             Self::Uniform(count) => random.below(*count),
-            Self::Zipfian(zipfian) => mix(zipfian.rank(random.unit())) % zipfian.count,
+            Self::Zipfian(zipfian) => mix(zipfian.rank(random.unit())) % zipfian.count(),
+            Self::Latest(zipfian) => {
+                zipfian.grow_to(inserts.known());
+                inserts.by_age(zipfian.rank(random.unit()))
+            }
+            Self::HotSet { hot, count, hot_calls } => {
+                // An empty hot set, or one of all keys, leaves one choice.
+                let is_hot = *hot == *count || (*hot > 0 && random.unit() < *hot_calls);
+                if is_hot { random.below(*hot) } else { *hot + random.below(*count - *hot) }
+            }
+            Self::Sequential { next, step, count } => {
+                let key = *next;
+                *next = (key + *step) % *count;
+                key
+            }
         }
     }
-}
-
-/// The constants of Gray's method.
-#[derive(Clone, Debug)]
-pub struct Zipfian {
-    count: u64,
-    zeta: f64,
-    alpha: f64,
-    eta: f64,
-}
-
-impl Zipfian {
-    fn new(count: u64) -> Self {
-        let zeta = zeta(count);
-        let eta = (1.0 - (2.0 / count as f64).powf(1.0 - THETA)) / (1.0 - zeta_exact(2) / zeta);
-        Self { count, zeta, alpha: 1.0 / (1.0 - THETA), eta }
-    }
-
-    /// The rank that a number in [0, 1) stands for: 0 is the most frequent.
-    fn rank(&self, unit: f64) -> u64 {
-        let scaled = unit * self.zeta;
-        let rank = if scaled < 1.0 {
-            0
-        } else if scaled < 1.0 + 0.5f64.powf(THETA) {
-            1
-        } else {
-            (self.count as f64 * (self.eta * unit - self.eta + 1.0).powf(self.alpha)) as u64
-        };
-        rank.min(self.count - 1)
-    }
-}
-
-/// The sum of 1 / i^THETA for i from 1 to `count`: the tail by Euler's and Maclaurin's midpoint integral.
-fn zeta(count: u64) -> f64 {
-    let exact = count.min(ZETA_EXACT_MAX);
-    let integral = |x: f64| x.powf(1.0 - THETA) / (1.0 - THETA);
-    zeta_exact(exact) + integral(count as f64 + 0.5) - integral(exact as f64 + 0.5)
-}
-
-fn zeta_exact(count: u64) -> f64 {
-    (1..=count).map(|i| (i as f64).powf(-THETA)).sum()
 }
 
 /// The spelling of key number `number`.
@@ -102,55 +102,81 @@ pub fn spell(number: u64) -> [u8; KEY_BYTES] {
 mod tests {
     use super::*;
 
-    fn counts(distribution: KeyDistribution, keys: u64, draws: usize) -> Vec<u64> {
-        let chooser = Keys::new(distribution, keys);
-        let mut random = Random::of(1, 0);
+    fn draw(distribution: &str, keys: u64, draws: usize) -> Vec<u64> {
+        let distribution = distribution.parse().expect("a distribution");
+        let (mut chooser, mut random) = (Keys::new(distribution, keys, (0, 1)), Random::of(1, 0));
+        let inserts = Inserts::new(keys, (0, 1));
+        (0..draws).map(|_| chooser.choose(&mut random, &inserts)).collect()
+    }
+
+    fn counts(distribution: &str, keys: u64, draws: usize) -> Vec<u64> {
         let mut counts = vec![0u64; keys as usize];
-        for _ in 0..draws {
-            counts[chooser.choose(&mut random) as usize] += 1;
+        for key in draw(distribution, keys, draws) {
+            counts[key as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn uniform_is_even() {
-        for (key, count) in counts(KeyDistribution::Uniform, 10, 100_000).into_iter().enumerate() {
+        for (key, count) in counts("uniform", 10, 100_000).into_iter().enumerate() {
             assert!((9_500..10_500).contains(&count), "key {key}: {count}");
         }
     }
 
     #[test]
-    fn zipfian_ranks_have_their_shares() {
-        let zipfian = Zipfian::new(1000);
-        let mut random = Random::of(1, 0);
-        let mut counts = vec![0f64; 1000];
-        let draws = 200_000;
-        for _ in 0..draws {
-            counts[zipfian.rank(random.unit()) as usize] += 1.0;
-        }
-        for rank in [0usize, 1] {
-            let share = ((rank + 1) as f64).powf(-THETA) / zeta_exact(1000);
-            let found = counts[rank] / f64::from(draws);
-            assert!((found / share - 1.0).abs() < 0.05, "rank {rank}: {found} for {share}");
-        }
-        let head: f64 = counts[..100].iter().sum::<f64>() / f64::from(draws);
-        let share = zeta_exact(100) / zeta_exact(1000);
-        assert!((head / share - 1.0).abs() < 0.05, "the first hundred: {head} for {share}");
-    }
-
-    #[test]
     fn zipfian_is_scattered_and_within_bounds() {
-        let counts = counts(KeyDistribution::Zipfian, 1000, 100_000);
+        let counts = counts("zipfian", 1000, 100_000);
         let hottest = counts.iter().enumerate().max_by_key(|(_, count)| **count).map(|(key, _)| key);
         assert_eq!(hottest, Some((mix(0) % 1000) as usize));
-        assert_eq!(Keys::new(KeyDistribution::Zipfian, 1).choose(&mut Random::of(1, 0)), 0);
-        assert!(Keys::new(KeyDistribution::Zipfian, 2).choose(&mut Random::of(1, 0)) < 2);
+        assert_eq!(draw("zipfian", 1, 1), [0]);
+        assert!(draw("zipfian", 2, 1)[0] < 2);
     }
 
     #[test]
-    fn zeta_by_integral_is_zeta() {
-        let exact = zeta_exact(1_000_000);
-        assert!((zeta(1_000_000) / exact - 1.0).abs() < 1e-9, "{} for {exact}", zeta(1_000_000));
+    fn the_hot_set_has_its_share_of_the_calls() {
+        let counts = counts("hotset:20:80", 100, 100_000);
+        let hot: u64 = counts[..20].iter().sum();
+        assert!((79_000..81_000).contains(&hot), "{hot} of 100000");
+        // Within it and outside of it all are alike.
+        for (key, count) in counts.iter().enumerate() {
+            let share = if key < 20 { 4000 } else { 250 };
+            assert!((share * 2 / 3..share * 4 / 3).contains(count), "key {key}: {count}");
+        }
+        for edge in ["hotset:0:80", "hotset:100:80", "hotset:0.001:100", "hotset:50:0"] {
+            assert!(draw(edge, 10, 1000).into_iter().all(|key| key < 10), "{edge}");
+        }
+    }
+
+    #[test]
+    fn latest_prefers_the_end_and_what_was_inserted() {
+        let counts = counts("latest", 1000, 100_000);
+        let hottest = counts.iter().enumerate().max_by_key(|(_, count)| **count).map(|(key, _)| key);
+        assert_eq!(hottest, Some(999));
+        let (mut chooser, mut random) = (Keys::new(KeyDistribution::LATEST, 1000, (0, 1)), Random::of(1, 0));
+        let mut inserts = Inserts::new(1000, (0, 1));
+        for _ in 0..50 {
+            let key = inserts.start();
+            inserts.end(key);
+        }
+        let drawn: Vec<u64> = (0..10_000).map(|_| chooser.choose(&mut random, &inserts)).collect();
+        let (newest, all_new) =
+            (drawn.iter().filter(|key| **key == 1049), drawn.iter().filter(|key| **key > 999));
+        assert!(newest.count() > 1000 && all_new.count() > 5000);
+        assert!(drawn.iter().all(|key| *key < 1050));
+    }
+
+    #[test]
+    fn sequential_is_shared_out() {
+        assert_eq!(draw("sequential", 3, 7), [0, 1, 2, 0, 1, 2, 0]);
+        let mut all = Vec::new();
+        for thread in 0..3 {
+            let mut chooser = Keys::new(KeyDistribution::Sequential, 9, (thread, 3));
+            let (mut random, inserts) = (Random::of(1, 0), Inserts::new(9, (thread, 3)));
+            all.extend((0..3).map(|_| chooser.choose(&mut random, &inserts)));
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..9).collect::<Vec<_>>());
     }
 
     #[test]

@@ -10,37 +10,52 @@
 //!   server cannot hide.
 //! - A call belongs to the measured window if it was meant to start in it; it is then waited for past the
 //!   window's end.
-//! - Every call is sent once. A failure is counted by its kind, never hidden by a retry (`--load` alone
-//!   writes again).
+//! - Every call is sent once. A failure is counted by its kind, never hidden by a retry (`--load` and
+//!   `--preload` alone write again).
 //! - Everything is bounded: calls, connections, bytes waiting for a socket, the time that a call may take.
 //!
-//! What it does not do: check that what it reads is what was written (the simulator and the process tests
-//! do).
+//! - With `--audit` it checks that a sample of the answers can be right (see [`audit`]).
+//!
+//! What it does not do: check every answer (the simulator and the process tests do).
 
+mod answer;
 mod args;
 mod arrivals;
+mod audit;
 mod call;
 mod connection;
 mod control;
 mod engine;
+mod etcd;
+mod header;
 mod hgrm;
+mod host;
 mod http2;
+mod inserts;
 mod keys;
 mod links;
 mod message;
+mod method;
 mod pipeline;
+mod protobuf;
 mod random;
 mod ready;
 mod record;
 mod report;
+mod revisions;
 mod routing;
 mod run;
 mod schedule;
 mod shared;
+mod skim;
 mod status;
 mod timer;
+mod told;
+mod trace;
 mod usage;
+mod values;
 mod workload;
+mod zipfian;
 
 #[cfg(test)]
 mod testing;

@@ -1,23 +1,25 @@
-//! Requests spelt by hand, straight into what goes to the socket, and the little of an answer that has to be
-//! read.
+//! Requests spelt by hand, straight into what goes to the socket.
 //!
-//! A request is gRPC's prefix (a flag byte, the length in four bytes, big-endian) and a protobuf message:
+//! A request is gRPC's prefix (see [`protobuf`](crate::protobuf)) and a message:
 //! ```text
 //! Get     0A len key                                        GetRequest    { key = 1 }
 //! Put     12 len key  1A len value                          PutRequest    { key = 2, value = 3 }
 //! Append  12 len key  1A len value                          AppendRequest { key = 2, value = 3 }
+//! Delete  12 len key                                        DeleteRequest { key = 2 }
+//! Cas     12 len key  1A len value  20 revision             PutRequest    { .., if_mod_revision = 4 }
+//! Scan    0A len key  18 limit                              ScanRequest   { start = 1, limit = 3 }
 //! Check   (empty)                                           HealthCheckRequest {}
-//! piped   08 tag  12 len ( 0A | 12 | 1A  len request )      PipelineRequest { tag = 1, operation = 2 }
+//! piped   08 tag  12 len ( 0A | 12 | 1A | 22  len request ) PipelineRequest { tag = 1, operation = 2 }
 //! ```
+//! etcd's are drawn in [`etcd`].
+//!
 //! Invariants: what is spelt here is what prost would spell, which the tests compare.
 
-use crate::keys::KEY_BYTES;
-use crate::workload::Method;
-
-/// gRPC's prefix of a message.
-pub const PREFIX_BYTES: usize = 5;
-/// Bytes of an answer that are kept: enough for the prefix, a response header and the tag after it.
-const KEPT_BYTES: usize = 96;
+use crate::etcd;
+use crate::method::Method;
+use crate::protobuf::{
+    PREFIX_BYTES, field_len, number_len, write_field, write_head, write_number, write_prefix,
+};
 
 /// A request to be spelt.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +27,11 @@ pub struct Message<'a> {
     /// Its method.
     pub method: Method,
     /// The key, where the method has one.
-    pub key: &'a [u8; KEY_BYTES],
+    pub key: &'a [u8],
     /// The value, where the method has one.
     pub value: &'a [u8],
+    /// The revision that a compare-and-swap expects, the most keys that a scan asks for.
+    pub number: u64,
 }
 
 impl Message<'_> {
@@ -42,196 +46,75 @@ impl Message<'_> {
         self.write_body(out);
     }
 
-    /// Spells the request as an operation of a Pipeline, with its prefix. There is none for a health check.
+    /// Spells the request as an operation of a Pipeline, with its prefix. Not every method is one.
     pub fn write_piped(&self, tag: u64, out: &mut Vec<u8>) {
         let operation = match self.method {
             Method::Get => 0x0a,
-            Method::Put => 0x12,
+            Method::Put | Method::Cas => 0x12,
             Method::Append => 0x1a,
-            Method::Check => 0x00,
+            Method::Delete => 0x22,
+            Method::Scan | Method::Check => 0x00,
+            Method::EtcdGet | Method::EtcdPut | Method::EtcdDelete | Method::EtcdCas | Method::EtcdScan => {
+                0x00
+            }
         };
         assert!(operation != 0, "a {:?} is no operation of a Pipeline", self.method);
         let request_len = self.len();
-        let operation_len = 1 + varint_len(request_len as u64) + request_len;
-        write_prefix(2 + varint_len(tag) + varint_len(operation_len as u64) + operation_len, out);
-        out.push(0x08);
-        write_varint(tag, out);
-        out.push(0x12);
-        write_varint(operation_len as u64, out);
-        out.push(operation);
-        write_varint(request_len as u64, out);
+        let operation_len = field_len(request_len);
+        write_prefix(number_len(tag) + field_len(operation_len), out);
+        write_number(0x08, tag, out);
+        write_head(0x12, operation_len, out);
+        write_head(operation, request_len, out);
         self.write_body(out);
     }
 
     fn write_body(&self, out: &mut Vec<u8>) {
         match self.method {
+            Method::Put | Method::Append => self.write_change(out),
             Method::Get => write_field(0x0a, self.key, out),
-            Method::Put | Method::Append => {
-                write_field(0x12, self.key, out);
-                if !self.value.is_empty() {
-                    write_field(0x1a, self.value, out);
-                }
+            Method::Delete => write_field(0x12, self.key, out),
+            Method::Cas => {
+                self.write_change(out);
+                write_number(0x20, self.number, out);
+            }
+            Method::Scan => {
+                write_field(0x0a, self.key, out);
+                write_number(0x18, self.number, out);
             }
             Method::Check => {}
+            Method::EtcdGet | Method::EtcdDelete => etcd::write_one(self.key, out),
+            Method::EtcdPut => etcd::write_put(self.key, self.value, out),
+            Method::EtcdCas => etcd::write_cas(self.key, self.value, self.number, out),
+            Method::EtcdScan => etcd::write_scan(self.key, self.number, out),
         }
+    }
+
+    /// Key and value of a `PutRequest` or an `AppendRequest`.
+    fn write_change(&self, out: &mut Vec<u8>) {
+        write_field(0x12, self.key, out);
+        if !self.value.is_empty() {
+            write_field(0x1a, self.value, out);
+        }
+    }
+
+    fn change_len(&self) -> usize {
+        field_len(self.key.len()) + if self.value.is_empty() { 0 } else { field_len(self.value.len()) }
     }
 
     /// Bytes of the message.
     fn len(&self) -> usize {
         match self.method {
-            Method::Get => field_len(KEY_BYTES),
-            Method::Put | Method::Append if self.value.is_empty() => field_len(KEY_BYTES),
-            Method::Put | Method::Append => field_len(KEY_BYTES) + field_len(self.value.len()),
+            Method::Put | Method::Append => self.change_len(),
+            Method::Get | Method::Delete => field_len(self.key.len()),
+            Method::Cas => self.change_len() + number_len(self.number),
+            Method::Scan => field_len(self.key.len()) + number_len(self.number),
             Method::Check => 0,
+            Method::EtcdGet | Method::EtcdDelete => etcd::one_len(self.key),
+            Method::EtcdPut => etcd::put_len(self.key, self.value),
+            Method::EtcdCas => etcd::cas_len(self.key, self.value, self.number),
+            Method::EtcdScan => etcd::scan_len(self.key, self.number),
         }
     }
-}
-
-/// Spells gRPC's prefix of a message that is not compressed.
-fn write_prefix(len: usize, out: &mut Vec<u8>) {
-    out.push(0);
-    out.extend_from_slice(&(len as u32).to_be_bytes());
-}
-
-/// Spells a field of bytes.
-fn write_field(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(tag);
-    write_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
-}
-
-/// Spells a number in groups of seven bits, the lowest first.
-fn write_varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Bytes that [`write_varint`] spells.
-fn varint_len(number: u64) -> usize {
-    (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-/// Length of a field of so many bytes, with its tag and its length.
-fn field_len(len: usize) -> usize {
-    1 + varint_len(len as u64) + len
-}
-
-/// What came of an answer so far: its length, and its first bytes.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    kept: [u8; KEPT_BYTES],
-    len: usize,
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        Self { kept: [0; KEPT_BYTES], len: 0 }
-    }
-}
-
-/// What an answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Done, and there was something: a write was made, a key found, the server serves.
-    Yes,
-    /// Done, and there was nothing: no such key, the server does not serve.
-    No,
-    /// Not one whole message.
-    Malformed,
-}
-
-impl Answer {
-    /// Forgets what came.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Takes more bytes of the answer.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.len < KEPT_BYTES {
-            let kept = bytes.len().min(KEPT_BYTES - self.len);
-            self.kept[self.len..self.len + kept].copy_from_slice(&bytes[..kept]);
-        }
-        self.len += bytes.len();
-    }
-
-    /// Reads the whole answer of a method.
-    pub fn read(&self, method: Method) -> Said {
-        let kept = &self.kept[..self.len.min(KEPT_BYTES)];
-        let Some((prefix, message)) = kept.split_first_chunk::<PREFIX_BYTES>() else {
-            return Said::Malformed;
-        };
-        let announced = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-        if prefix[0] != 0 || announced != self.len - PREFIX_BYTES {
-            return Said::Malformed;
-        }
-        match method {
-            Method::Put | Method::Append => Said::Yes,
-            Method::Get => self.read_get(message),
-            Method::Check if message == [0x08, 0x01] => Said::Yes,
-            Method::Check => Said::No,
-        }
-    }
-
-    /// A `GetResponse`: whether it holds field 2, `kv`. What does not fit into the kept bytes can only be
-    /// that.
-    fn read_get(&self, message: &[u8]) -> Said {
-        match read_get(message) {
-            Said::Malformed if self.len > KEPT_BYTES => Said::Yes,
-            said @ (Said::Yes | Said::No | Said::Malformed) => said,
-        }
-    }
-}
-
-/// A whole `GetResponse`: whether it holds field 2, `kv`.
-pub fn read_get(mut message: &[u8]) -> Said {
-    while !message.is_empty() {
-        // The key and value are not looked at, so they need not be there.
-        if message[0] == 0x12 {
-            return Said::Yes;
-        }
-        let Some((_, rest)) = read_field(message) else { return Said::Malformed };
-        message = rest;
-    }
-    Said::No
-}
-
-/// A field of a message: its number, and what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field<'a> {
-    /// A number.
-    Number(u64, u64),
-    /// Bytes, or a message.
-    Bytes(u64, &'a [u8]),
-}
-
-/// Reads a field; and what follows it. `None` where there is none that is known here.
-pub fn read_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
-    let (tag, rest) = read_varint(bytes)?;
-    let (number, rest) = read_varint(rest)?;
-    match tag & 7 {
-        0 => Some((Field::Number(tag >> 3, number), rest)),
-        2 => {
-            let (held, rest) = rest.split_at_checked(usize::try_from(number).ok()?)?;
-            Some((Field::Bytes(tag >> 3, held), rest))
-        }
-        _ => None,
-    }
-}
-
-/// Reads a number; and what follows it. `None` where it does not end within ten bytes.
-fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut number = 0;
-    for (i, byte) in bytes.iter().take(10).enumerate() {
-        number |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((number, &bytes[i + 1..]));
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -250,25 +133,33 @@ mod tests {
         bytes
     }
 
-    fn spelt(method: Method, key: &[u8; KEY_BYTES], value: &[u8]) -> Vec<u8> {
+    fn spelt(method: Method, key: &[u8], value: &[u8], number: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        let message = Message { method, key, value };
+        let message = Message { method, key, value, number };
         message.write(&mut out);
         assert_eq!(out.len(), message.framed_len());
         out
     }
 
+    fn put(key: &[u8], value: &[u8], if_mod_revision: Option<u64>) -> v1::PutRequest {
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        v1::PutRequest { key, value, if_mod_revision, ..Default::default() }
+    }
+
     /// What prost spells for an operation on a key.
     fn operation(method: Method, key: &[u8], value: &[u8]) -> v1::operation::Operation {
-        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        use v1::operation::Operation;
+        let (key_bytes, value_bytes) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         match method {
-            Method::Put => v1::operation::Operation::Put(v1::PutRequest { key, value, ..Default::default() }),
-            Method::Append => {
-                v1::operation::Operation::Append(v1::AppendRequest { key, value, ..Default::default() })
-            }
-            Method::Get | Method::Check => {
-                v1::operation::Operation::Get(v1::GetRequest { key, ..Default::default() })
-            }
+            Method::Put => Operation::Put(put(key, value, None)),
+            Method::Cas => Operation::Put(put(key, value, Some(300))),
+            Method::Append => Operation::Append(v1::AppendRequest {
+                key: key_bytes,
+                value: value_bytes,
+                ..Default::default()
+            }),
+            Method::Delete => Operation::Delete(v1::DeleteRequest { key: key_bytes, ..Default::default() }),
+            _ => Operation::Get(v1::GetRequest { key: key_bytes, ..Default::default() }),
         }
     }
 
@@ -277,68 +168,67 @@ mod tests {
         let key = spell(42);
         let key_bytes = Bytes::copy_from_slice(&key);
         let get = v1::GetRequest { key: key_bytes.clone(), ..Default::default() };
-        assert_eq!(spelt(Method::Get, &key, b"unused"), framed(&get));
+        assert_eq!(spelt(Method::Get, &key, b"unused", 5), framed(&get));
+        let delete = v1::DeleteRequest { key: key_bytes.clone(), ..Default::default() };
+        assert_eq!(spelt(Method::Delete, &key, b"unused", 5), framed(&delete));
+        for limit in [1, 100, 100_000] {
+            let scan = v1::ScanRequest { start: key_bytes.clone(), limit, ..Default::default() };
+            assert_eq!(spelt(Method::Scan, &key, b"unused", limit), framed(&scan));
+        }
         for len in [0, 1, 127, 128, 256, 16_383, 16_384, 1 << 20] {
             let value = Bytes::from(vec![7; len]);
-            let put = v1::PutRequest { key: key_bytes.clone(), value: value.clone(), ..Default::default() };
-            assert_eq!(spelt(Method::Put, &key, &value), framed(&put), "put of {len} bytes");
+            assert_eq!(spelt(Method::Put, &key, &value, 5), framed(&put(&key, &value, None)), "{len} bytes");
+            for revision in [0, 300, u64::MAX] {
+                let cas = put(&key, &value, Some(revision));
+                assert_eq!(spelt(Method::Cas, &key, &value, revision), framed(&cas), "{len} bytes");
+            }
             let append =
                 v1::AppendRequest { key: key_bytes.clone(), value: value.clone(), ..Default::default() };
-            assert_eq!(spelt(Method::Append, &key, &value), framed(&append), "append of {len} bytes");
+            assert_eq!(spelt(Method::Append, &key, &value, 5), framed(&append), "append of {len} bytes");
         }
         let check = health::HealthCheckRequest::default();
-        assert_eq!(spelt(Method::Check, &key, b""), framed(&check));
+        assert_eq!(spelt(Method::Check, &key, b"", 0), framed(&check));
+    }
+
+    #[test]
+    fn keys_of_any_length() {
+        for len in [1, 127, 128, 4096] {
+            let key = vec![b'k'; len];
+            let get = v1::GetRequest { key: Bytes::copy_from_slice(&key), ..Default::default() };
+            assert_eq!(spelt(Method::Get, &key, b"", 0), framed(&get), "{len} bytes");
+            assert_eq!(spelt(Method::Put, &key, b"v", 0), framed(&put(&key, b"v", None)), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn etcd_has_the_lengths_that_it_spells() {
+        for method in
+            [Method::EtcdGet, Method::EtcdPut, Method::EtcdDelete, Method::EtcdCas, Method::EtcdScan]
+        {
+            let spelt = spelt(method, &spell(42), &[7; 300], 500);
+            assert_eq!(spelt[1..5], ((spelt.len() - 5) as u32).to_be_bytes(), "{method:?}");
+        }
     }
 
     #[test]
     fn piped_as_prost_spells() {
         let key = spell(42);
-        for (method, len) in [(Method::Get, 0), (Method::Put, 256), (Method::Append, 1 << 20)] {
+        let methods = [
+            (Method::Get, 0),
+            (Method::Put, 256),
+            (Method::Append, 1 << 20),
+            (Method::Delete, 0),
+            (Method::Cas, 256),
+        ];
+        for (method, len) in methods {
             let value = vec![7; len];
             for tag in [1, 127, 128, u64::MAX] {
                 let operation = v1::Operation { operation: Some(operation(method, &key, &value)) };
                 let mut out = Vec::new();
-                Message { method, key: &key, value: &value }.write_piped(tag, &mut out);
+                Message { method, key: &key, value: &value, number: 300 }.write_piped(tag, &mut out);
                 let want = framed(&v1::PipelineRequest { tag, operation: Some(operation) });
                 assert_eq!(out, want, "{method:?} of {len} bytes");
             }
         }
-    }
-
-    fn read(method: Method, bytes: &[u8]) -> Said {
-        let mut answer = Answer::default();
-        for part in bytes.chunks(7) {
-            answer.push(part);
-        }
-        answer.read(method)
-    }
-
-    #[test]
-    fn answers() {
-        let header = Some(v1::ResponseHeader {
-            cluster_id: u64::MAX,
-            node_id: u32::MAX,
-            shard: u32::MAX,
-            revision: u64::MAX,
-            term: u64::MAX,
-        });
-        let missing = v1::GetResponse { header, kv: None };
-        assert_eq!(read(Method::Get, &framed(&missing)), Said::No);
-        for len in [0, 10, 100_000] {
-            let kv = Some(v1::KeyValue { value: vec![1; len].into(), ..Default::default() });
-            assert_eq!(read(Method::Get, &framed(&v1::GetResponse { header, kv })), Said::Yes, "{len} bytes");
-        }
-        assert_eq!(read(Method::Put, &framed(&v1::PutResponse::default())), Said::Yes);
-        assert_eq!(read(Method::Check, &framed(&health::HealthCheckResponse { status: 1 })), Said::Yes);
-        assert_eq!(read(Method::Check, &framed(&health::HealthCheckResponse { status: 2 })), Said::No);
-    }
-
-    #[test]
-    fn malformed_answers() {
-        assert_eq!(read(Method::Put, b""), Said::Malformed);
-        assert_eq!(read(Method::Put, b"\0\0\0\0\x02a"), Said::Malformed);
-        assert_eq!(read(Method::Put, b"\x01\0\0\0\0"), Said::Malformed);
-        assert_eq!(read(Method::Get, b"\0\0\0\0\x02\x0a\x09"), Said::Malformed);
-        assert_eq!(read(Method::Get, b"\0\0\0\0\x02\x09\x01"), Said::Malformed);
     }
 }

@@ -10,13 +10,11 @@ use distribkv::wire::v1;
 use prost::Message as _;
 
 use crate::http2::Fields;
-use crate::message::{Field, PREFIX_BYTES, Said, read_field, read_get};
+use crate::protobuf::{Field, PREFIX_BYTES, read_field};
 use crate::status::{self, ErrorKind, Failure};
 
 /// The largest answer: a value and what is said about it.
 const MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// The result's field that is a `GetResponse`.
-const RESULT_GET: u64 = 1;
 
 /// A Pipeline that is open.
 #[derive(Debug)]
@@ -46,11 +44,12 @@ impl Pipeline {
         self.status = status::of_fields(fields).or(refused).or(self.status);
     }
 
-    /// Takes bytes of the stream. Gives the answers that are whole, by tag.
+    /// Takes bytes of the stream. Gives the answers that are whole, by tag: an `OperationResult` still to be
+    /// read, or what the operation was refused with.
     pub fn take(
         &mut self,
         data: &[u8],
-        sink: &mut impl FnMut(u64, Result<Said, Failure>),
+        sink: &mut impl FnMut(u64, Result<&[u8], Failure>),
     ) -> Result<(), Malformed> {
         if self.kept.is_empty() {
             let taken = take_whole(data, sink)?;
@@ -65,7 +64,7 @@ impl Pipeline {
 }
 
 /// Takes the answers that are whole. Gives how many bytes those were.
-fn take_whole(bytes: &[u8], sink: &mut impl FnMut(u64, Result<Said, Failure>)) -> Result<usize, Malformed> {
+fn take_whole(bytes: &[u8], sink: &mut impl FnMut(u64, Result<&[u8], Failure>)) -> Result<usize, Malformed> {
     let mut taken = 0;
     while let Some((prefix, rest)) = bytes[taken..].split_first_chunk::<PREFIX_BYTES>() {
         let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -82,13 +81,13 @@ fn take_whole(bytes: &[u8], sink: &mut impl FnMut(u64, Result<Said, Failure>)) -
 
 /// Reads an answer. One that says nothing of its operation is malformed in itself; without a tag it is
 /// nobody's, and so nothing after it can be trusted.
-fn read(mut message: &[u8]) -> Result<(u64, Result<Said, Failure>), Malformed> {
+fn read(mut message: &[u8]) -> Result<(u64, Result<&[u8], Failure>), Malformed> {
     let (mut tag, mut outcome) = (None, Err(Failure::of(ErrorKind::Malformed)));
     while !message.is_empty() {
         let (field, rest) = read_field(message).ok_or(Malformed)?;
         match field {
             Field::Number(1, number) => tag = Some(number),
-            Field::Bytes(2, result) => outcome = read_result(result),
+            Field::Bytes(2, result) => outcome = Ok(result),
             Field::Bytes(3, error) => {
                 let error = v1::Error::decode(error).map_err(|_| Malformed)?;
                 outcome = Err(status::of_error(&error));
@@ -98,19 +97,6 @@ fn read(mut message: &[u8]) -> Result<(u64, Result<Said, Failure>), Malformed> {
         message = rest;
     }
     Ok((tag.ok_or(Malformed)?, outcome))
-}
-
-/// What an `OperationResult` says; of a get, whether the key was found.
-fn read_result(result: &[u8]) -> Result<Said, Failure> {
-    let said = match read_field(result) {
-        Some((Field::Bytes(RESULT_GET, get), _)) => read_get(get),
-        Some((Field::Bytes(..), _)) => Said::Yes,
-        Some((Field::Number(..), _)) | None => Said::Malformed,
-    };
-    match said {
-        Said::Yes | Said::No => Ok(said),
-        Said::Malformed => Err(Failure::of(ErrorKind::Malformed)),
-    }
 }
 
 #[cfg(test)]
@@ -125,8 +111,8 @@ mod tests {
         [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
     }
 
-    fn result(of: Of) -> Outcome {
-        Outcome::Result(v1::OperationResult { result: Some(of) })
+    fn result(of: Of) -> v1::OperationResult {
+        v1::OperationResult { result: Some(of) }
     }
 
     #[test]
@@ -135,24 +121,25 @@ mod tests {
             v1::Error { code: 14, reason: v1::Reason::NotLeader as i32, leader: 3, ..Default::default() };
         let header = Some(v1::ResponseHeader { cluster_id: u64::MAX, ..Default::default() });
         let found = v1::GetResponse { header, kv: Some(v1::KeyValue::default()) };
+        let put = result(Of::Put(v1::PutResponse { header, succeeded: true, ..Default::default() }));
         let bytes = [
-            framed(1, result(Of::Put(v1::PutResponse { header, succeeded: true, ..Default::default() }))),
-            framed(1 << 40, result(Of::Get(found))),
-            framed(0x1_0000, result(Of::Get(v1::GetResponse { header, kv: None }))),
+            framed(1, Outcome::Result(put.clone())),
+            framed(1 << 40, Outcome::Result(result(Of::Get(found.clone())))),
             framed(u64::MAX, Outcome::Error(error.clone())),
         ]
         .concat();
         let want = vec![
-            (1, Ok(Said::Yes)),
-            (1 << 40, Ok(Said::Yes)),
-            (0x1_0000, Ok(Said::No)),
+            (1, Ok(put.encode_to_vec())),
+            (1 << 40, Ok(result(Of::Get(found)).encode_to_vec())),
             (u64::MAX, Err(status::of_error(&error))),
         ];
         for size in [1, 5, 7, bytes.len()] {
             let mut pipeline = Pipeline::new(1);
             let mut answers = Vec::new();
             for piece in bytes.chunks(size) {
-                let took = pipeline.take(piece, &mut |tag, outcome| answers.push((tag, outcome)));
+                let took = pipeline.take(piece, &mut |tag, outcome| {
+                    answers.push((tag, outcome.map(<[u8]>::to_vec)));
+                });
                 assert_eq!(took, Ok(()));
             }
             assert_eq!(answers, want, "in pieces of {size} bytes");
@@ -168,7 +155,7 @@ mod tests {
         // A tag, but nothing about its operation.
         let mut answers = Vec::new();
         let took = Pipeline::new(1).take(b"\0\0\0\0\x02\x08\x05", &mut |tag, outcome| {
-            answers.push((tag, outcome));
+            answers.push((tag, outcome.map(<[u8]>::to_vec)));
         });
         assert_eq!((took, answers), (Ok(()), vec![(5, Err(Failure::of(ErrorKind::Malformed)))]));
     }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
+use crate::audit::Verdict;
 use crate::status::ErrorKind;
+use crate::told::Told;
 use crate::usage::Usage;
 
 /// Longest latency that is told from longer ones: ten minutes.
@@ -42,14 +44,18 @@ pub struct Interval {
 pub struct Total {
     /// Latencies of what succeeded, and thereby how many did.
     pub latency_ns: Histogram<u64>,
-    /// Of these, gets of a key that is not there.
+    /// Of these, gets and deletes of a key that is not there.
     pub not_found: u64,
+    /// And what else is told apart of these.
+    pub told: Told,
     /// Calls of an open loop that left late.
     pub late: u64,
     /// What failed, by kind.
     pub errors: BTreeMap<ErrorKind, u64>,
     /// What each thread used.
     pub usage: Vec<Usage>,
+    /// What an audit found, once all threads have ended.
+    pub audit: Option<Verdict>,
 }
 
 impl Default for Interval {
@@ -60,7 +66,15 @@ impl Default for Interval {
 
 impl Default for Total {
     fn default() -> Self {
-        Self { latency_ns: histogram(), not_found: 0, late: 0, errors: BTreeMap::new(), usage: Vec::new() }
+        Self {
+            latency_ns: histogram(),
+            not_found: 0,
+            told: Told::default(),
+            late: 0,
+            errors: BTreeMap::new(),
+            usage: Vec::new(),
+            audit: None,
+        }
     }
 }
 
@@ -89,6 +103,7 @@ impl Total {
     pub fn merge(&mut self, other: &Self) {
         self.latency_ns.add(&other.latency_ns).expect("both histograms have the same bounds");
         self.not_found += other.not_found;
+        self.told.merge(&other.told);
         self.late += other.late;
         for (kind, count) in &other.errors {
             *self.errors.entry(*kind).or_default() += count;

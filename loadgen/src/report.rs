@@ -1,4 +1,5 @@
-//! What is told: the settings before, a line a second meanwhile, the result at the end.
+//! What is told: a line a second meanwhile, the result at the end. See [`header`](crate::header) for what is
+//! told before.
 //!
 //! JSON's fields, these and no others:
 //! ```text
@@ -6,6 +7,7 @@
 //! operations, errors        that were started in the measured window, and succeeded or failed
 //! duration_s                of the measured window
 //! throughput_per_s          operations / duration_s
+//! audit                     with --audit: passed, operations, keys, violations, and more (see Verdict)
 //! latency_us                min, mean, p50, p90, p99, p99_9, p99_99, max of the operations
 //! ```
 //! Invariants: standard output holds the result alone, as a table or as one JSON object; everything else,
@@ -13,7 +15,7 @@
 
 use std::fmt::Write as _;
 
-use crate::args::{Settings, Target, Workload};
+use crate::args::{Kind, Settings, Target, Workload};
 use crate::record::{Interval, Total};
 use crate::usage::{BUSY_PERCENT_MAX, busiest, cpu_us_per_operation};
 
@@ -30,40 +32,6 @@ pub struct Report<'a> {
     pub total: &'a Total,
     /// The measured time.
     pub duration_s: f64,
-}
-
-/// All settings, one a line.
-pub fn header(settings: &Settings) -> String {
-    let pace = match settings.rate {
-        None => format!("closed loop, {} in flight", settings.in_flight),
-        Some(rate) => format!("open loop, {rate}/s, at most {} outstanding", settings.in_flight),
-    };
-    let hgrm = settings.hgrm.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string());
-    let time = match settings.workload {
-        Workload::Load => "until every key is written".to_owned(),
-        Workload::Put | Workload::Get | Workload::Append | Workload::Mixed(_) | Workload::Check => {
-            format!("{:?} after {:?} of warm-up", settings.duration, settings.warmup)
-        }
-    };
-    let rows = [
-        ("endpoints", settings.endpoints.join(",")),
-        ("target", settings.target.to_string()),
-        ("workload", settings.workload.to_string()),
-        ("pace", pace),
-        ("time", time),
-        ("timeout", format!("{:?}", settings.timeout)),
-        ("connections", format!("{} to each node, on {} thread(s)", settings.connections, settings.threads)),
-        ("keys", format!("{}, {}", settings.keys, settings.key_distribution)),
-        ("value size", format!("{} bytes", settings.value_size)),
-        ("seed", settings.seed.to_string()),
-        ("hgrm", hgrm),
-        ("errors max", format!("{} %", settings.errors_max_percent)),
-    ];
-    let mut text = format!("loadgen {}\n", env!("CARGO_PKG_VERSION"));
-    for (name, value) in rows {
-        line(&mut text, &format!("  {name:<12} {value}"));
-    }
-    text
 }
 
 /// The line of an interval that lasted `interval_s` and ended `elapsed_s` after the start.
@@ -114,10 +82,16 @@ impl Report<'_> {
     pub fn notes(&self) -> String {
         let mut text = String::new();
         match self.settings.target {
-            Target::Kv | Target::Pipeline => {
+            Target::Kv | Target::Pipeline | Target::Etcd => {
                 line(&mut text, &format!("not found    {}", self.total.not_found));
             }
             Target::Health => {}
+        }
+        if self.settings.workload.has(Kind::Cas) {
+            line(&mut text, &format!("conflicts    {}", self.total.told.conflicts));
+        }
+        if self.settings.workload.has(Kind::Scan) {
+            line(&mut text, &format!("rows         {} scanned", self.total.told.rows));
         }
         if self.settings.rate.is_some() {
             line(
@@ -131,6 +105,9 @@ impl Report<'_> {
             line(&mut text, &format!("  {count:>10} {kind}"));
         }
         self.note_cost(&mut text);
+        if let Some(audit) = &self.total.audit {
+            text.push_str(&audit.text());
+        }
         text
     }
 
@@ -162,7 +139,7 @@ impl Report<'_> {
             latency.insert(name.into(), us(latency_ns.value_at_quantile(quantile) as f64).into());
         }
         latency.insert("max".into(), us(latency_ns.max() as f64).into());
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "target": self.settings.target.to_string(),
             "workload": self.settings.workload.to_string(),
             "operations": self.total.operations(),
@@ -170,11 +147,18 @@ impl Report<'_> {
             "duration_s": (self.duration_s * 1000.0).round() / 1000.0,
             "throughput_per_s": (self.throughput_per_s() * 10.0).round() / 10.0,
             "latency_us": latency,
-        })
+        });
+        if let Some(audit) = &self.total.audit {
+            json["audit"] = audit.json();
+        }
+        json
     }
 
     /// Why the run counts as failed, where it does.
     pub fn verdict(&self) -> Result<(), String> {
+        if let Some(audit) = &self.total.audit {
+            audit.verdict()?;
+        }
         let operations = self.total.operations();
         if operations == 0 {
             return Err("no measured operation succeeded".into());
@@ -204,6 +188,7 @@ mod tests {
     use super::*;
     use crate::args::Args;
     use crate::status::ErrorKind;
+    use crate::told::Told;
     use crate::usage::Usage;
 
     fn settings(line: &str) -> Settings {
@@ -288,9 +273,20 @@ mod tests {
     }
 
     #[test]
-    fn header_and_progress() {
-        let text = header(&settings("--rate 500"));
-        assert!(text.contains("open loop, 500/s") && text.contains("a:1"), "{text}");
+    fn what_is_told_apart() {
+        let notes = |line: &str| {
+            let (settings, mut total) = (settings(line), total(10));
+            total.told = Told { conflicts: 3, rows: 50 };
+            Report { settings: &settings, total: &total, duration_s: 1.0 }.notes()
+        };
+        assert!(notes("--workload cas").contains("conflicts    3\n"));
+        assert!(notes("--workload ycsb-e").contains("rows         50 scanned\n"));
+        let put = notes("");
+        assert!(!put.contains("conflicts") && !put.contains("rows"), "{put}");
+    }
+
+    #[test]
+    fn progress_of_a_second() {
         let interval = Interval { latency_ns: total(2000).latency_ns, errors: 1 };
         let text = progress(3.0, 1.0, &interval);
         assert_eq!(text, "     3 s       2000 op/s  errors      1  p50   100.008 ms  p99   198.050 ms");

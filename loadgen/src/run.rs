@@ -15,12 +15,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use crate::args::{Output, Settings, Target, Workload};
+use crate::args::{Output, Settings, Workload};
+use crate::audit;
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, schedule_of};
+use crate::header::{self, header};
 use crate::hgrm;
+use crate::host::Host;
 use crate::record::{self, Interval, Record, SharedRecord, Total};
-use crate::report::{Report, header, progress};
+use crate::report::{Report, progress};
 use crate::routing::Routing;
 use crate::shared::Shared;
 
@@ -39,7 +42,7 @@ const EXIT_UNREACHABLE: u8 = 3;
 /// Runs to the end.
 pub fn run(settings: Settings) -> ExitCode {
     let settings = &Arc::new(settings);
-    eprint!("{}", header(settings));
+    eprint!("{}", header(settings, &Host::here()));
     let outcome = runtime().map_err(RunError::Io).and_then(|runtime| runtime.block_on(supervise(settings)));
     match outcome {
         Ok(Measured { total, duration_s }) => finish(&Report { settings, total: &total, duration_s }),
@@ -50,6 +53,10 @@ pub fn run(settings: Settings) -> ExitCode {
         Err(RunError::NoConnection) => {
             eprintln!("loadgen: no connection to a node that the routing table names could be made");
             ExitCode::from(EXIT_UNREACHABLE)
+        }
+        Err(RunError::Unwritten(missing)) => {
+            eprintln!("loadgen: --preload: {missing} keys were not written");
+            ExitCode::from(EXIT_FAILED)
         }
         Err(RunError::Io(error)) => {
             eprintln!("loadgen: {error}");
@@ -74,6 +81,8 @@ pub enum RunError {
     Unreachable(ControlError),
     /// No engine got a connection.
     NoConnection,
+    /// So many keys could not be written before the run.
+    Unwritten(u64),
     /// The system refused a timer, a thread or a socket.
     Io(io::Error),
 }
@@ -97,7 +106,7 @@ fn finish(report: &Report<'_>) -> ExitCode {
         code = ExitCode::from(EXIT_FAILED);
     }
     if let Some((path, file)) = &report.settings.hgrm
-        && let Err(error) = hgrm::write(&report.total.latency_ns, io::BufWriter::new(file))
+        && let Err(error) = hgrm::write(&report.total.latency_ns, io::BufWriter::new(&**file))
     {
         eprintln!("loadgen: {}: {error}", path.display());
         code = ExitCode::from(EXIT_FAILED);
@@ -105,16 +114,50 @@ fn finish(report: &Report<'_>) -> ExitCode {
     code
 }
 
-/// Runs the engines and everything around them.
+/// Runs what the settings say, the preload before it included.
 pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     let mut control = Control::new(&settings.endpoints);
-    let routing = match settings.target {
-        Target::Kv | Target::Pipeline => control.first_routing().await.map_err(RunError::Unreachable)?,
-        Target::Health => {
-            control.reach().await.map_err(RunError::Unreachable)?;
-            Routing::any_of(&settings.endpoints)
-        }
-    };
+    let routing = first_routing(settings, &mut control).await?;
+    eprint!("{}", header::server(control.about(settings.target).await.as_ref()));
+    let mut failed = 0;
+    if settings.preload {
+        failed = preload(settings, routing.clone()).await?;
+    }
+    run_engines(settings, control, routing, failed > 0).await
+}
+
+/// Where calls go at first.
+async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Routing, RunError> {
+    if settings.target.has_routing() {
+        return control.first_routing().await.map_err(RunError::Unreachable);
+    }
+    control.reach().await.map_err(RunError::Unreachable)?;
+    Ok(Routing::any_of(&settings.endpoints))
+}
+
+/// Writes every key once, as a run of its own that is told in a line. Gives how many writes were tried again.
+async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
+    let load = Arc::new(settings.for_preload());
+    eprintln!("  {:<12} {} keys", "preloading", load.keys);
+    let Measured { total, duration_s } =
+        run_engines(&load, Control::new(&load.endpoints), routing, false).await?;
+    let (written, errors) = (total.operations(), total.failures());
+    let told = format!("{written} keys in {duration_s:.1} s, {errors} writes tried again");
+    eprint!("{}", header::row("preloaded", &told));
+    match load.keys - written.min(load.keys) {
+        0 => Ok(errors),
+        missing => Err(RunError::Unwritten(missing)),
+    }
+}
+
+/// Runs the engines and everything around them, the audit after them included. `has_strays`: writes of before
+/// the run may take effect in it.
+async fn run_engines(
+    settings: &Arc<Settings>,
+    control: Control,
+    routing: Routing,
+    has_strays: bool,
+) -> Result<Measured, RunError> {
     let shared = Arc::new(Shared::new(routing));
     let mut engines = Engines::start(settings, &shared).map_err(RunError::Io)?;
     let up = engines.connected().await;
@@ -127,28 +170,27 @@ pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     engines.go.send_replace(Some(start_ns));
     watch_over(settings, &shared, control, &mut engines).await;
     let end_ns = shared.now_ns();
-    let total = engines.join().map_err(RunError::Io)?;
+    let mut total = engines.join().map_err(RunError::Io)?;
+    total.audit = audit::audited(settings, &shared, has_strays).await;
     Ok(Measured { total, duration_s: duration_s(settings, start_ns, end_ns, shared.stopped_ns()) })
 }
 
 /// How long was measured: what was asked for, or less where it was interrupted; all of it for a load.
 fn duration_s(settings: &Settings, start_ns: u64, end_ns: u64, stopped_ns: Option<u64>) -> f64 {
     let ran = Duration::from_nanos(stopped_ns.unwrap_or(u64::MAX).min(end_ns).saturating_sub(start_ns));
-    match settings.workload {
-        Workload::Load => ran.as_secs_f64(),
-        Workload::Put | Workload::Get | Workload::Append | Workload::Mixed(_) | Workload::Check => {
-            ran.saturating_sub(settings.warmup).min(settings.duration).as_secs_f64()
-        }
+    if settings.workload == Workload::Load {
+        return ran.as_secs_f64();
     }
+    ran.saturating_sub(settings.warmup).min(settings.duration).as_secs_f64()
 }
 
 /// Prints, refreshes the routing table and listens for Ctrl-C until the engines have ended.
 async fn watch_over(settings: &Settings, shared: &Arc<Shared>, control: Control, engines: &mut Engines) {
     let refreshing = async {
-        match settings.target {
-            Target::Kv | Target::Pipeline => refresh(control, shared).await,
-            Target::Health => std::future::pending().await,
+        if settings.target.has_routing() {
+            refresh(control, shared).await;
         }
+        std::future::pending().await
     };
     let printing = print_progress(engines.records.clone());
     tokio::select! {

@@ -6,12 +6,18 @@
 //! not leave in time counts from when it should have left (Gil Tene's wrk2).
 //!
 //! Invariants:
-//! - Call n of an open loop is due `n / rate` after the start exactly; nothing that happens shifts it.
-//! - Thread i of m has the calls whose numbers are i modulo m, so that together they keep the whole rate.
+//! - Nothing that happens shifts the schedule of an open loop. With constant arrivals, call n is due
+//!   `n / rate` after the start exactly, and thread i of m has the calls whose numbers are i modulo m. With
+//!   Poisson arrivals, each thread has a process of its own, of a part of the rate, that its seed decides:
+//!   together they are one process of the whole rate.
 //! - Every call of the schedule is started or counted as dropped.
+
+use crate::random::Random;
 
 /// Nanoseconds in a second.
 const SECOND_NS: u128 = 1_000_000_000;
+/// Makes the arrivals of a seed other numbers than its keys.
+const ARRIVALS_SEED: u64 = 0x6172_7269_7661_6c73;
 /// A call that leaves so long after it was due has left late.
 pub const LATE_NS: u64 = 1_000_000;
 
@@ -40,8 +46,38 @@ pub struct Schedule {
 enum Pace {
     /// Whenever a place is free.
     Closed,
-    /// At fixed moments.
-    Open { start_ns: u64, rate: u64, next: u64, step: u64 },
+    /// At even distances.
+    Constant { start_ns: u64, rate: u64, next: u64, step: u64 },
+    /// At the moments of a Poisson process.
+    Poisson(Poisson),
+}
+
+/// A Poisson process: the gaps between its moments are independent and exponential.
+#[derive(Clone, Debug)]
+struct Poisson {
+    start_ns: u64,
+    /// The next moment, after the start. With its fraction, so that a fast process is not rounded away.
+    next_ns: f64,
+    gap_mean_ns: f64,
+    random: Random,
+}
+
+impl Poisson {
+    fn advance(&mut self) {
+        // The argument is in (0, 1], so that the gap is finite.
+        self.next_ns += -(1.0 - self.random.unit()).ln() * self.gap_mean_ns;
+    }
+}
+
+impl Pace {
+    /// When the next call is due; `None`: whenever a place is free.
+    fn due_ns(&self) -> Option<u64> {
+        match self {
+            Self::Closed => None,
+            Self::Constant { start_ns, rate, next, .. } => Some(start_ns + span_ns(*rate, *next)),
+            Self::Poisson(process) => Some(process.start_ns + process.next_ns as u64),
+        }
+    }
 }
 
 impl Schedule {
@@ -55,8 +91,25 @@ impl Schedule {
     pub fn open(rate: u64, thread: (usize, usize), start_ns: u64, measure_from_ns: u64, end_ns: u64) -> Self {
         let (number, threads) = thread;
         assert!(rate > 0 && number < threads, "{rate} calls a second, thread {number} of {threads}");
-        let pace = Pace::Open { start_ns, rate, next: number as u64, step: threads as u64 };
+        let pace = Pace::Constant { start_ns, rate, next: number as u64, step: threads as u64 };
         Self { pace, measure_from_ns, end_ns }
+    }
+
+    /// The same as [`Schedule::open`], but at random distances that a seed decides.
+    pub fn poisson(
+        (rate, seed): (u64, u64),
+        thread: (usize, usize),
+        start_ns: u64,
+        measure_from_ns: u64,
+        end_ns: u64,
+    ) -> Self {
+        let (number, threads) = thread;
+        assert!(rate > 0 && number < threads, "{rate} calls a second, thread {number} of {threads}");
+        let gap_mean_ns = SECOND_NS as f64 * threads as f64 / rate as f64;
+        let random = Random::of(seed ^ ARRIVALS_SEED, number);
+        let mut process = Poisson { start_ns, next_ns: 0.0, gap_mean_ns, random };
+        process.advance();
+        Self { pace: Pace::Poisson(process), measure_from_ns, end_ns }
     }
 
     /// Ends the run earlier. Calls of the schedule from there on are not counted as dropped.
@@ -66,10 +119,7 @@ impl Schedule {
 
     /// When the next call starts.
     pub fn due(&self, now_ns: u64) -> Due {
-        let at_ns = match self.pace {
-            Pace::Closed => now_ns,
-            Pace::Open { start_ns, rate, next, .. } => start_ns + span_ns(rate, next),
-        };
+        let at_ns = self.pace.due_ns().unwrap_or(now_ns);
         if at_ns >= self.end_ns {
             Due::Over
         } else if at_ns > now_ns {
@@ -83,7 +133,8 @@ impl Schedule {
     pub fn advance(&mut self) {
         match &mut self.pace {
             Pace::Closed => {}
-            Pace::Open { next, step, .. } => *next += *step,
+            Pace::Constant { next, step, .. } => *next += *step,
+            Pace::Poisson(process) => process.advance(),
         }
     }
 
@@ -91,8 +142,7 @@ impl Schedule {
     /// how many of them would have been measured.
     pub fn drop_due_before(&mut self, before_ns: u64) -> u64 {
         let mut measured = 0;
-        while let Pace::Open { start_ns, rate, next, .. } = self.pace {
-            let at_ns = start_ns + span_ns(rate, next);
+        while let Some(at_ns) = self.pace.due_ns() {
             if at_ns >= before_ns.min(self.end_ns) {
                 break;
             }
@@ -106,7 +156,7 @@ impl Schedule {
     pub fn is_open(&self) -> bool {
         match self.pace {
             Pace::Closed => false,
-            Pace::Open { .. } => true,
+            Pace::Constant { .. } | Pace::Poisson(_) => true,
         }
     }
 
@@ -180,6 +230,51 @@ mod tests {
         assert_eq!(schedule.drop_due_before(1000 * MS), 80);
         assert_eq!(schedule.due(50 * MS), Due::Over);
         assert_eq!(Schedule::closed(0, 100).drop_due_before(50), 0);
+    }
+
+    fn moments(mut schedule: Schedule) -> Vec<u64> {
+        let mut moments = Vec::new();
+        while let Due::Now(at_ns) = schedule.due(u64::MAX) {
+            moments.push(at_ns);
+            schedule.advance();
+        }
+        moments
+    }
+
+    #[test]
+    fn poisson_gaps_are_exponential_and_of_the_seed() {
+        let schedule = |seed, thread| Schedule::poisson((1000, seed), (thread, 2), 7, 0, 100_000 * MS);
+        let one = moments(schedule(1, 0));
+        // 50,000 are expected, and the deviation of their number is 224.
+        assert!((49_000..51_000).contains(&one.len()), "{} calls", one.len());
+        let gaps: Vec<f64> = one.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        assert!((mean / 2e6 - 1.0).abs() < 0.02, "a mean gap of {mean} ns");
+        // An exponential distribution deviates by its mean; and 1 - 1/e of it is below that.
+        assert!((variance.sqrt() / mean - 1.0).abs() < 0.03, "{} for {mean}", variance.sqrt());
+        let short = gaps.iter().filter(|gap| **gap < mean).count() as f64 / gaps.len() as f64;
+        assert!((short - 0.632).abs() < 0.01, "{short}");
+        assert_eq!(one, moments(schedule(1, 0)));
+        assert_ne!(one, moments(schedule(1, 1)));
+        assert_ne!(one, moments(schedule(2, 0)));
+        assert!(!schedule(1, 0).due(0).eq(&Due::Now(7)) && schedule(1, 0).is_open());
+    }
+
+    #[test]
+    fn what_is_dropped_of_a_poisson_process_is_counted_too() {
+        let new = || Schedule::poisson((100_000, 3), (0, 1), 0, 10 * MS, 100 * MS);
+        let all = moments(new());
+        let measured = all.iter().filter(|at| **at >= 10 * MS).count() as u64;
+        let mut schedule = new();
+        let mut dropped = schedule.drop_due_before(50 * MS);
+        assert_eq!(dropped, all.iter().filter(|at| (10 * MS..50 * MS).contains(*at)).count() as u64);
+        let Due::Now(first) = schedule.due(60 * MS) else { panic!("calls are due") };
+        assert!(first >= 50 * MS && all.contains(&first));
+        schedule.advance();
+        dropped += schedule.drop_due_before(u64::MAX);
+        assert_eq!(dropped + 1, measured);
+        assert_eq!(schedule.due(60 * MS), Due::Over);
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct NodeAddress {
 pub struct Status {
     /// The version of the program.
     pub version: String,
+    /// The set of defaults that it was started with, by name.
+    pub profile: String,
     /// The time since it started.
     pub uptime: Duration,
     /// One for each replica, in order of shards.

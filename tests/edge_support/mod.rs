@@ -287,6 +287,7 @@ impl Store for MapStore {
         };
         Status {
             version: "0.1.0".to_owned(),
+            profile: "dev".to_owned(),
             uptime: Duration::from_secs(3),
             replicas: vec![replica],
             lanes: vec![lane],

@@ -138,3 +138,148 @@ async fn nobody_there() {
     let started = outcome("127.0.0.1:1", "--target health --duration 100ms").await;
     assert!(matches!(started, Err(RunError::Unreachable(_))));
 }
+
+#[tokio::test]
+async fn every_workload_on_every_target_that_has_it() {
+    let shared =
+        ["put", "get", "delete", "mixed:50", "cas", "ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-f"];
+    let with = |more: &[&'static str]| [&shared[..], more].concat();
+    let targets = [
+        ("kv", with(&["append", "scan", "ycsb-e"])),
+        ("pipeline", with(&["append"])),
+        ("etcd", with(&["scan", "ycsb-e"])),
+    ];
+    for (target, workloads) in targets {
+        for workload in workloads {
+            let server = TestServer::start().await;
+            let line = format!(
+                "--target {target} --workload {workload} --preload --keys 50 --value-size 8..64 \
+                 --in-flight 4 --duration 50ms --warmup 0s --threads 2"
+            );
+            let total = run(&server, &line).await.total;
+            assert!(total.operations() > 20, "{line}: {} operations", total.operations());
+            assert_eq!(total.errors, [].into(), "{line}");
+            assert!(server.keys() >= 50 || workload == "delete", "{line}: {} keys", server.keys());
+            let scans = ["scan", "ycsb-e"].contains(&workload);
+            assert_eq!(total.told.rows > 20, scans, "{line}: {:?}", total.told);
+            // What was loaded, or inserted and answered, is there.
+            assert!(total.not_found == 0 || workload == "delete", "{line}: {}", total.not_found);
+        }
+    }
+}
+
+#[tokio::test]
+async fn swaps_learn_what_is_there() {
+    for target in ["kv", "pipeline", "etcd"] {
+        let server = TestServer::start().await;
+        let line = format!(
+            "--target {target} --workload cas --preload --keys 10 --key-distribution sequential \
+             --in-flight 1 --duration 100ms --warmup 0s --connections 1"
+        );
+        let total = run(&server, &line).await.total;
+        // One call at a time: the first of each key finds it there, and every other succeeds.
+        assert_eq!(total.told.conflicts, 10, "{target}: of {}", total.operations());
+        assert!(total.operations() > 20, "{target}: {} operations", total.operations());
+    }
+}
+
+#[tokio::test]
+async fn a_read_modify_write_that_cannot_write_fails_once() {
+    let server = TestServer::faulty(Fault::RefuseEvery(3)).await;
+    let line = "--workload ycsb-f --keys 10 --in-flight 3 --duration 300ms --warmup 0s";
+    let total = run(&server, line).await.total;
+    assert!(total.operations() > 0 && total.failures() > 0);
+    assert_eq!(total.errors.len(), 1, "{:?}", total.errors);
+}
+
+#[tokio::test]
+async fn poisson_arrivals_keep_their_rate() {
+    let server = TestServer::start().await;
+    let line = "--target health --rate 1000 --arrivals poisson --threads 2 --duration 1s --warmup 0s";
+    let total = run(&server, line).await.total;
+    // The seed decides how many calls are due: 1000 are expected, and their number deviates by 32.
+    assert!((870..1130).contains(&(total.operations() + total.failures())), "{}", total.operations());
+}
+
+#[tokio::test]
+async fn a_trace_is_replayed_once() {
+    let path = std::env::temp_dir().join(format!("loadgen-trace-{}", std::process::id()));
+    let lines: String = (0..500).map(|n| format!("put replayed-{n} {n}\nget replayed-{n}\n")).collect();
+    std::fs::write(&path, lines).expect("a temporary file");
+    let server = TestServer::start().await;
+    let line = format!("--trace {} --trace-once --in-flight 1 --connections 1 --warmup 0s", path.display());
+    let total = run(&server, &line).await.total;
+    std::fs::remove_file(&path).expect("it was written");
+    assert_eq!((total.operations(), total.failures(), total.not_found), (1000, 0, 0));
+    assert_eq!(server.keys(), 500);
+}
+
+async fn audited(server: &TestServer, line: &str) -> serde_json::Value {
+    let line =
+        format!("{line} --audit --in-flight 8 --duration 200ms --warmup 0s --threads 2 --connections 2");
+    run(server, &line).await.total.audit.expect("it was asked for").json()
+}
+
+#[tokio::test]
+async fn an_audit_passes_on_a_correct_server() {
+    let shared = ["put", "mixed:50", "cas", "ycsb-d", "ycsb-f", "delete --preload"];
+    let targets = [
+        ("kv", [&shared[..], &["append", "ycsb-e", "put --trace"]].concat()),
+        ("pipeline", [&shared[..], &["append"]].concat()),
+        ("etcd", shared.to_vec()),
+    ];
+    let trace = tempfile("put a 30\nget a\nappend a 20\ndelete b\nappend b 40\nget b\nput c 99\n");
+    for (target, workloads) in targets {
+        for workload in workloads {
+            let server = TestServer::start().await;
+            let line = match workload {
+                "put --trace" => format!("--target {target} --trace {}", trace.display()),
+                workload => format!("--target {target} --workload {workload} --keys 10 --value-size 16..64"),
+            };
+            let audit = audited(&server, &line).await;
+            assert_eq!(audit["passed"], true, "{line}: {audit}");
+            assert!(audit["operations"].as_u64() > Some(20) && audit["unread"] == 0, "{line}: {audit}");
+            let whole = audit["sampled_percent"].as_f64().expect("a number");
+            assert!((99.9..=100.0).contains(&whole) || workload == "ycsb-e", "{line}: {audit}");
+        }
+    }
+    std::fs::remove_file(trace).expect("it is ours");
+}
+
+#[tokio::test]
+async fn an_audit_fails_on_wrong_answers() {
+    let cases = [
+        (Fault::StaleEvery(50), "--workload mixed:50 --keys 4", "stale read"),
+        (Fault::LoseEvery(100), "--workload mixed:50 --keys 4", "acknowledged write lost"),
+        (Fault::DoubleEvery(100), "--workload append --value-size 20 --keys 4", "write executed twice"),
+    ];
+    for target in ["kv", "pipeline"] {
+        for (fault, line, kind) in cases {
+            let server = TestServer::faulty(fault).await;
+            let audit = audited(&server, &format!("--target {target} {line}")).await;
+            assert_eq!(audit["passed"], false, "{target} {line}: {audit}");
+            let violations = audit["violations"].as_array().expect("a list");
+            assert!(violations.iter().any(|one| one["kind"] == kind), "{target} {line}: {audit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_audit_passes_where_calls_fail_and_where_a_load_tries_again() {
+    let server = TestServer::faulty(Fault::RefuseEvery(5)).await;
+    let audit = audited(&server, "--workload mixed:50 --keys 4").await;
+    assert_eq!(audit["passed"], true, "{audit}");
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_millis(700) }).await;
+    let audit = audited(&server, "--workload mixed:50 --keys 4 --timeout 50ms").await;
+    assert_eq!(audit["passed"], true, "{audit}");
+    let server = TestServer::faulty(Fault::RefuseEvery(5)).await;
+    let load = run(&server, "--load --keys 300 --audit").await.total.audit.expect("it was asked for");
+    assert!(load.verdict().is_ok(), "{}", load.text());
+}
+
+/// A file of this test program.
+fn tempfile(text: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("loadgen-{}.trace", std::process::id()));
+    std::fs::write(&path, text).expect("the directory for it");
+    path
+}

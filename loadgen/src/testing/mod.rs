@@ -1,5 +1,6 @@
 //! What only tests need: a server that the load generator is pointed at, and whole runs against it.
 
+mod etcd;
 pub mod server;
 
 mod engine_tests;

@@ -1,5 +1,5 @@
-//! A gRPC server for the tests, on h2: answers health checks, keeps keys, tells a routing table, and stalls
-//! or refuses where it is told to.
+//! A gRPC server for the tests, on h2: answers health checks, keeps keys, tells a routing table, and stalls,
+//! refuses or answers wrongly where it is told to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,8 @@ use prost::Message;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use crate::testing::etcd;
+
 /// A server on a port of its own, until the test ends.
 pub struct TestServer {
     /// Where it listens.
@@ -26,13 +28,32 @@ struct State {
     address: String,
 }
 
+/// What a server holds.
 #[derive(Default)]
-struct Inner {
-    keys: BTreeMap<Bytes, Bytes>,
+pub struct Inner {
+    /// By key.
+    pub keys: BTreeMap<Bytes, Held>,
+    /// The revision of the last change.
+    pub revision: u64,
     calls: u64,
     fault: Option<Fault>,
+    /// The keys as they were, and the revision, for [`Fault::StaleEvery`].
+    older: (BTreeMap<Bytes, Held>, u64),
     /// Nothing is answered before this.
     stalled_to: Option<Instant>,
+}
+
+/// What a server holds of a key.
+#[derive(Clone)]
+pub struct Held {
+    /// Its value.
+    pub value: Bytes,
+    /// The revision of its last change.
+    pub revision: u64,
+    /// The revision at which it came to be.
+    pub created: u64,
+    /// Its version.
+    pub version: u64,
 }
 
 /// What a server does wrong.
@@ -40,6 +61,12 @@ struct Inner {
 pub enum Fault {
     /// Every so many calls one is refused.
     RefuseEvery(u64),
+    /// Every so many calls reads are served as it was then, up to the next time.
+    StaleEvery(u64),
+    /// Every so many calls a put is acknowledged and forgotten.
+    LoseEvery(u64),
+    /// Every so many calls an append is made twice.
+    DoubleEvery(u64),
     /// Call number `at` (counted from 1) and all that come within `span` after it are answered at the end of
     /// it.
     Stall {
@@ -51,7 +78,7 @@ pub enum Fault {
 }
 
 /// How a server answers a call: a message, or a status and a reason.
-type Reply = Result<Vec<u8>, (u16, v1::Reason)>;
+pub type Reply = Result<Vec<u8>, (u16, v1::Reason)>;
 
 impl TestServer {
     /// A server that answers at once.
@@ -92,32 +119,42 @@ async fn connection(socket: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<State>) {
+async fn stream(request: Request<RecvStream>, respond: SendResponse<Bytes>, state: Arc<State>) {
     let (head, mut body) = request.into_parts();
     assert_eq!(head.headers["content-type"], "application/grpc");
     if head.uri.path() == "/distribkv.v1.KV/Pipeline" {
         return pipeline(body, respond, state).await;
     }
-    assert!(head.headers.contains_key("grpc-timeout") || head.uri.path() == "/distribkv.v1.Cluster/Shards");
+    let is_of_the_load = head.headers.contains_key("grpc-timeout");
+    assert!(is_of_the_load || is_of_the_supervisor(head.uri.path()), "{}", head.uri);
     let mut bytes = BytesMut::new();
     while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).expect("it was received");
         bytes.extend_from_slice(&data);
     }
     let message = bytes.freeze().split_off(5);
-    let response = Response::builder().header("content-type", "application/grpc");
+    if head.uri.path() == "/distribkv.v1.KV/Scan" {
+        let pages = pages(&message, &state).into_iter().flat_map(framed).collect();
+        return answer(Ok(pages), respond);
+    }
     let (reply, stalled_to) = reply(head.uri.path(), message, &state);
     if let Some(stalled_to) = stalled_to {
         tokio::time::sleep_until(stalled_to).await;
     }
+    answer(reply.map(framed), respond);
+}
+
+/// Answers with messages and their prefixes, or with a status.
+fn answer(reply: Result<Bytes, (u16, v1::Reason)>, mut respond: SendResponse<Bytes>) {
+    let response = Response::builder().header("content-type", "application/grpc");
     match reply {
-        Ok(message) => {
+        Ok(framed) => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             let response = response.body(()).expect("a response");
             // The loadgen may have gone, which is not this side's failure.
             let Ok(mut out) = respond.send_response(response, false) else { return };
-            let _ = out.send_data(framed(message), false).and_then(|()| out.send_trailers(trailers));
+            let _ = out.send_data(framed, false).and_then(|()| out.send_trailers(trailers));
         }
         Err((code, reason)) => {
             use base64::Engine as _;
@@ -127,6 +164,18 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             let _ = respond.send_response(response.body(()).expect("a response"), true);
         }
     }
+}
+
+/// What is asked once or now and then, beside the load; an audit reads last values.
+fn is_of_the_supervisor(path: &str) -> bool {
+    [
+        "/distribkv.v1.Cluster/Shards",
+        "/distribkv.v1.Cluster/Status",
+        "/etcdserverpb.Maintenance/Status",
+        "/distribkv.v1.KV/Get",
+        "/etcdserverpb.KV/Range",
+    ]
+    .contains(&path)
 }
 
 /// Answers operation after operation; a refusal is an answer too.
@@ -164,7 +213,8 @@ fn piped(request: v1::PipelineRequest, state: &State) -> v1::PipelineResponse {
         Operation::Get(get) => ("/distribkv.v1.KV/Get", get.encode_to_vec()),
         Operation::Put(put) => ("/distribkv.v1.KV/Put", put.encode_to_vec()),
         Operation::Append(append) => ("/distribkv.v1.KV/Append", append.encode_to_vec()),
-        Operation::Delete(_) | Operation::Txn(_) => panic!("the loadgen does not ask for {operation:?}"),
+        Operation::Delete(delete) => ("/distribkv.v1.KV/Delete", delete.encode_to_vec()),
+        Operation::Txn(_) => panic!("the loadgen does not ask for {operation:?}"),
     };
     let outcome = match reply(path, message.into(), state).0 {
         Ok(answer) => {
@@ -172,7 +222,8 @@ fn piped(request: v1::PipelineRequest, state: &State) -> v1::PipelineResponse {
             let of = match operation {
                 Operation::Get(_) => v1::GetResponse::decode(answer).map(Of::Get),
                 Operation::Put(_) => v1::PutResponse::decode(answer).map(Of::Put),
-                Operation::Append(_) | Operation::Delete(_) | Operation::Txn(_) => {
+                Operation::Delete(_) => v1::DeleteResponse::decode(answer).map(Of::Delete),
+                Operation::Append(_) | Operation::Txn(_) => {
                     v1::AppendResponse::decode(answer).map(Of::Append)
                 }
             };
@@ -197,6 +248,10 @@ fn reply(path: &str, message: Bytes, state: &State) -> (Reply, Option<Instant>) 
     if path == "/distribkv.v1.Cluster/Shards" {
         return (Ok(shards(&state.address).encode_to_vec()), None);
     }
+    if path == "/distribkv.v1.Cluster/Status" {
+        let status = v1::StatusResponse { version: "9.8".into(), ..Default::default() };
+        return (Ok(status.encode_to_vec()), None);
+    }
     let mut inner = state.inner.lock().expect("no test panics with it");
     inner.calls += 1;
     match inner.fault {
@@ -206,7 +261,10 @@ fn reply(path: &str, message: Bytes, state: &State) -> (Reply, Option<Instant>) 
         Some(Fault::Stall { at, span }) if inner.calls == at => {
             inner.stalled_to = Some(Instant::now() + span)
         }
-        Some(Fault::RefuseEvery(_) | Fault::Stall { .. }) | None => {}
+        Some(Fault::StaleEvery(every)) if inner.calls.is_multiple_of(every) => {
+            inner.older = (inner.keys.clone(), inner.revision);
+        }
+        Some(_) | None => {}
     }
     (store(path, message, &mut inner), inner.stalled_to)
 }
@@ -217,28 +275,112 @@ fn store(path: &str, message: Bytes, inner: &mut Inner) -> Reply {
         "/grpc.health.v1.Health/Check" => Ok(health::HealthCheckResponse { status: 1 }.encode_to_vec()),
         "/distribkv.v1.KV/Get" => {
             let key = v1::GetRequest::decode(message).map_err(malformed)?.key;
-            let found = inner.keys.get(&key).cloned();
-            let kv = found.map(|value| v1::KeyValue { key, value, ..Default::default() });
-            Ok(v1::GetResponse { header: Some(v1::ResponseHeader::default()), kv }.encode_to_vec())
+            if let Some(Fault::StaleEvery(_)) = inner.fault {
+                let (keys, revision) = &inner.older;
+                let kv = keys.get(&key).map(|held| held.kv(&key));
+                let header = Some(v1::ResponseHeader { revision: *revision, ..Default::default() });
+                return Ok(v1::GetResponse { header, kv }.encode_to_vec());
+            }
+            let kv = inner.kv(&key);
+            Ok(v1::GetResponse { header: inner.header(), kv }.encode_to_vec())
         }
         "/distribkv.v1.KV/Put" => {
             let put = v1::PutRequest::decode(message).map_err(malformed)?;
-            inner.keys.insert(put.key, put.value);
-            Ok(v1::PutResponse { succeeded: true, ..Default::default() }.encode_to_vec())
+            let there = inner.keys.get(&put.key).map_or(0, |held| held.revision);
+            if put.if_mod_revision.is_some_and(|wanted| wanted != there) {
+                let previous = inner.kv(&put.key);
+                return Ok(v1::PutResponse { header: inner.header(), previous, ..Default::default() }
+                    .encode_to_vec());
+            }
+            let forgotten = inner.is_now(|fault| matches!(fault, Fault::LoseEvery(_)));
+            let before = forgotten.then(|| (inner.keys.clone(), inner.revision));
+            let version = inner.put(put.key, put.value);
+            let header = inner.header();
+            if let Some(before) = before {
+                (inner.keys, inner.revision) = before;
+            }
+            Ok(v1::PutResponse { header, succeeded: true, version, ..Default::default() }.encode_to_vec())
+        }
+        "/distribkv.v1.KV/Delete" => {
+            let key = v1::DeleteRequest::decode(message).map_err(malformed)?.key;
+            let existed = inner.delete(&key);
+            let header = inner.header();
+            Ok(v1::DeleteResponse { header, succeeded: true, existed, previous: None }.encode_to_vec())
         }
         "/distribkv.v1.KV/Append" => {
             let append = v1::AppendRequest::decode(message).map_err(malformed)?;
-            let mut value = inner.keys.get(&append.key).cloned().unwrap_or_default().to_vec();
-            value.extend_from_slice(&append.value);
+            let is_doubled = inner.is_now(|fault| matches!(fault, Fault::DoubleEvery(_)));
+            let mut value = inner.keys.get(&append.key).map_or_else(Vec::new, |held| held.value.to_vec());
+            for _ in 0..1 + usize::from(is_doubled) {
+                value.extend_from_slice(&append.value);
+            }
             if value.len() > 1 << 20 {
                 return Err((9, v1::Reason::Limit));
             }
             let length = value.len() as u64;
-            inner.keys.insert(append.key, value.into());
-            Ok(v1::AppendResponse { succeeded: true, length, ..Default::default() }.encode_to_vec())
+            let version = inner.put(append.key, value.into());
+            let header = inner.header();
+            Ok(v1::AppendResponse { header, succeeded: true, length, version }.encode_to_vec())
         }
-        _ => Err((12, v1::Reason::Unspecified)),
+        _ => etcd::store(path, message, inner),
     }
+}
+
+impl Inner {
+    /// Writes a key. Gives its version.
+    pub fn put(&mut self, key: Bytes, value: Bytes) -> u64 {
+        self.revision += 1;
+        let revision = self.revision;
+        let before = self.keys.get(&key).map(|held| (held.created, held.version));
+        let (created, version) = before.map_or((revision, 1), |(created, version)| (created, version + 1));
+        self.keys.insert(key, Held { value, revision, created, version });
+        version
+    }
+
+    /// Deletes a key. Gives whether it was there.
+    pub fn delete(&mut self, key: &Bytes) -> bool {
+        let existed = self.keys.remove(key).is_some();
+        self.revision += u64::from(existed);
+        existed
+    }
+
+    /// Whether a fault of that kind is due with this call.
+    fn is_now(&self, is_kind: impl Fn(&Fault) -> bool) -> bool {
+        match self.fault.filter(is_kind) {
+            Some(Fault::LoseEvery(every) | Fault::DoubleEvery(every)) => self.calls.is_multiple_of(every),
+            Some(Fault::RefuseEvery(_) | Fault::StaleEvery(_) | Fault::Stall { .. }) | None => false,
+        }
+    }
+
+    fn kv(&self, key: &Bytes) -> Option<v1::KeyValue> {
+        self.keys.get(key).map(|held| held.kv(key))
+    }
+
+    fn header(&self) -> Option<v1::ResponseHeader> {
+        Some(v1::ResponseHeader { revision: self.revision, ..Default::default() })
+    }
+}
+
+impl Held {
+    fn kv(&self, key: &Bytes) -> v1::KeyValue {
+        v1::KeyValue {
+            key: key.clone(),
+            value: self.value.clone(),
+            create_revision: self.created,
+            mod_revision: self.revision,
+            version: self.version,
+        }
+    }
+}
+
+/// The keys of a scan, in pages of at most ten.
+fn pages(message: &Bytes, state: &State) -> Vec<Vec<u8>> {
+    let request = v1::ScanRequest::decode(message.clone()).expect("the loadgen spells requests");
+    let inner = state.inner.lock().expect("no test panics with it");
+    let keys = inner.keys.range(request.start..).take(request.limit as usize);
+    let kvs: Vec<v1::KeyValue> = keys.filter_map(|(key, _)| inner.kv(key)).collect();
+    let page = |kvs: &[v1::KeyValue]| v1::ScanResponse { kvs: kvs.to_vec(), headers: vec![] };
+    kvs.chunks(10).map(|kvs| page(kvs).encode_to_vec()).collect()
 }
 
 /// Two shards, both led by the one node.

@@ -307,7 +307,7 @@ pub fn json_of_status(node: &NodeStatus) -> Value {
     };
     json!({
         "node": id, "address": node.address, "reachable": true, "version": status.version,
-        "cluster_id": status.cluster_id, "uptime_ms": status.uptime_ms,
+        "profile": status.profile, "cluster_id": status.cluster_id, "uptime_ms": status.uptime_ms,
         "replicas": status.replicas.iter().map(json_of_replica).collect::<Vec<_>>(),
         "lanes": status.lanes.iter().map(json_of_lane).collect::<Vec<_>>(),
     })

@@ -1,7 +1,7 @@
 //! The command line of `kvserver`, and the settings that it comes to.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +24,9 @@ pub struct Cli {
     #[command(flatten)]
     pub node: NodeArgs,
 }
+
+/// The profile, where none is named.
+const PROFILE_DEFAULT: &str = "balanced";
 
 const AFTER_HELP: &str = "Exit codes:
   0   ended as asked
@@ -300,8 +303,15 @@ impl NodeArgs {
         Ok(Planted::default())
     }
 
+    /// The name of the profile: of a file what it is called, without the directories it lies in.
+    pub fn profile_name(&self) -> String {
+        let named = self.profile.as_deref().unwrap_or(PROFILE_DEFAULT);
+        let file = Path::new(named).file_name();
+        file.map_or_else(|| named.to_owned(), |file| file.to_string_lossy().into_owned())
+    }
+
     fn profile_layer(&self) -> Result<(String, String), String> {
-        let name = self.profile.as_deref().unwrap_or("balanced");
+        let name = self.profile.as_deref().unwrap_or(PROFILE_DEFAULT);
         let text = match built_in_profile(name) {
             Some(text) => text.to_owned(),
             None => std::fs::read_to_string(name).map_err(|error| {
@@ -374,6 +384,14 @@ mod tests {
         }
         let error = Cli::parse_from(["kvserver", "--profile", "fast"]).node.settings().expect_err("no file");
         assert!(error.contains("low-latency, throughput"), "{error}");
+    }
+
+    #[test]
+    fn a_profile_has_a_name() {
+        let name = |line: &[&str]| Cli::parse_from([&["kvserver"][..], line].concat()).node.profile_name();
+        assert_eq!(name(&[]), "balanced");
+        assert_eq!(name(&["--profile", "dev"]), "dev");
+        assert_eq!(name(&["--profile", "tuning/three-nodes.toml"]), "three-nodes.toml");
     }
 
     #[test]

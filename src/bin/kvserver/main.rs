@@ -52,7 +52,7 @@ fn run_node(args: &NodeArgs) -> Result<(), Exit> {
     let recovery = args.recovery(&settings).map_err(Exit::Usage)?;
     serve::follow_parent(args.die_with_parent)?;
     serve::start_logging(&settings)?;
-    serve::run(settings, recovery, planted)
+    serve::run(settings, args.profile_name(), recovery, planted)
 }
 
 /// A dead executor must not leave a node half alive: a panic anywhere ends the process.

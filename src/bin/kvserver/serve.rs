@@ -63,6 +63,8 @@ type Ending = Result<(), (i32, String)>;
 /// What the cores of a node share from its start on.
 struct Shared {
     settings: Settings,
+    /// The profile that they began with, by name.
+    profile: String,
     cores: u32,
     /// When the node's directory was said to be lost, where this start says so.
     recovery: Option<RecoveredAt>,
@@ -74,9 +76,14 @@ struct Shared {
     starting: Arc<AtomicUsize>,
 }
 
-/// Runs a node with these settings, whose directory was lost where `recovery` says when that was said; what
-/// the process ends with.
-pub fn run(settings: Settings, recovery: Option<RecoveredAt>, planted: Planted) -> Result<(), Exit> {
+/// Runs a node with these settings, which began with the profile of that name, and whose directory was lost
+/// where `recovery` says when that was said; what the process ends with.
+pub fn run(
+    settings: Settings,
+    profile: String,
+    recovery: Option<RecoveredAt>,
+    planted: Planted,
+) -> Result<(), Exit> {
     let starting = Arc::new(AtomicUsize::new(1));
     let kept = |source| Exit::Io { what: "ignoring SIGXFSZ".into(), source };
     process::ignore_file_size_signal().map_err(kept)?;
@@ -93,7 +100,7 @@ pub fn run(settings: Settings, recovery: Option<RecoveredAt>, planted: Planted) 
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
     let permits = node::permits(&settings, cores);
-    let shared = Arc::new(Shared { settings, cores, recovery, planted, permits, ended, starting });
+    let shared = Arc::new(Shared { settings, profile, cores, recovery, planted, permits, ended, starting });
     let threads = start_cores(&shared, placements, listeners, asked_to_stop)?;
     // The first end decides: a failure of one core is the node's.
     for _ in 0..threads.len() {
@@ -329,6 +336,7 @@ impl Core {
             cluster: self.identity.cluster,
             node: self.identity.node,
             shards: self.identity.shards,
+            profile: self.shared.profile.clone(),
             addresses: self.shared.settings.cluster.peers.clone(),
             started_at: self.started_at,
         };

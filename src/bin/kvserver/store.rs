@@ -26,6 +26,8 @@ pub struct NodeFacts {
     pub node: NodeId,
     /// Shards of the cluster.
     pub shards: u32,
+    /// The set of defaults that the node was started with, by name.
+    pub profile: String,
     /// What clients dial, node by node.
     pub addresses: Vec<String>,
     /// When the process started.
@@ -126,6 +128,7 @@ impl<E: Env> Store for NodeStore<E> {
         lanes.sort_by_key(|lane| lane.lane);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            profile: self.facts.profile.clone(),
             uptime: self.env.now().since(self.facts.started_at),
             replicas,
             lanes,

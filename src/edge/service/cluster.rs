@@ -25,6 +25,7 @@ pub(in crate::edge) async fn status<E: Env, S: Store>(
         replicas: status.replicas.iter().map(answer::replica_status).collect(),
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         lanes: status.lanes.iter().map(answer::lane_status).collect(),
+        profile: status.profile,
     };
     encode(edge, &response)
 }
