@@ -16,6 +16,7 @@ use super::method::{ShardCall, Unary};
 use super::status::Status;
 use super::store::Store;
 use crate::env::{Env, Instant};
+use crate::ids::ClusterId;
 use crate::route::call::Answered;
 
 pub(super) mod cluster;
@@ -77,16 +78,26 @@ fn asked<E: Env, S: Store>(
 /// What a shard said, as it leaves.
 fn answer<E: Env, S: Store>(edge: &Edge<E, S>, call: ShardCall, answered: Answered) -> Result<Bytes, Status> {
     let cluster = edge.store().identity().cluster;
+    answer_message(call, cluster, answered, edge.limits().message_bytes_max)
+}
+
+/// The same, apart from any edge: the message of an answer behind its prefix.
+pub(super) fn answer_message(
+    call: ShardCall,
+    cluster: ClusterId,
+    answered: Answered,
+    bytes_max: usize,
+) -> Result<Bytes, Status> {
     match call {
-        ShardCall::Get => encode(edge, &answer::get(cluster, answered)?),
-        ShardCall::Put => encode(edge, &answer::put(cluster, answered)?),
-        ShardCall::Append => encode(edge, &answer::append(cluster, answered)?),
-        ShardCall::Delete => encode(edge, &answer::delete(cluster, answered)?),
-        ShardCall::Txn => encode(edge, &answer::txn(cluster, answered)?),
-        ShardCall::SessionOpen => encode(edge, &answer::opened(cluster, answered)?),
-        ShardCall::SessionKeepAlive => encode(edge, &answer::kept_alive(cluster, answered)?),
-        ShardCall::SessionClose => encode(edge, &answer::closed(cluster, answered)?),
-        ShardCall::TransferLeadership => encode(edge, &answer::transferred(cluster, answered)?),
+        ShardCall::Get => frame::encode(&answer::get(cluster, answered)?, bytes_max),
+        ShardCall::Put => frame::encode(&answer::put(cluster, answered)?, bytes_max),
+        ShardCall::Append => frame::encode(&answer::append(cluster, answered)?, bytes_max),
+        ShardCall::Delete => frame::encode(&answer::delete(cluster, answered)?, bytes_max),
+        ShardCall::Txn => frame::encode(&answer::txn(cluster, answered)?, bytes_max),
+        ShardCall::SessionOpen => frame::encode(&answer::opened(cluster, answered)?, bytes_max),
+        ShardCall::SessionKeepAlive => frame::encode(&answer::kept_alive(cluster, answered)?, bytes_max),
+        ShardCall::SessionClose => frame::encode(&answer::closed(cluster, answered)?, bytes_max),
+        ShardCall::TransferLeadership => frame::encode(&answer::transferred(cluster, answered)?, bytes_max),
     }
 }
 
