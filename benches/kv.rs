@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::measurement::WallTime;
-use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use distribkv::ids::{Sequence, SessionId, ShardId, Term};
 use distribkv::kv::table::{Block, BlockHandle, Footer, PAGE_BYTES, TableIndex};
 use distribkv::kv::{
@@ -187,7 +189,7 @@ fn puts(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, layer: Layer, comm
 
 fn apply(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply");
-    group.throughput(Throughput::Elements(KEYS));
+    group.throughput(Throughput::Elements(KEYS)).sampling_mode(SamplingMode::Flat);
     let value = Numbers(3).bytes(VALUE_BYTES);
     let commands: Vec<Command> = keys(KEYS, 1).iter().map(|key| put_command(key, &value)).collect();
     puts(&mut group, "put_new", Layer::Nowhere, &commands);
@@ -295,7 +297,7 @@ fn page(start: Bytes) -> Query {
 /// Half of the table's keys changed and as many new ones: frozen, and merged into the next table.
 fn table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("table");
-    group.throughput(Throughput::Elements(KEYS + KEYS / 2));
+    group.throughput(Throughput::Elements(KEYS + KEYS / 2)).sampling_mode(SamplingMode::Flat);
     let all = keys(KEYS + KEYS / 2, 1);
     let (older, changed) = (&all[..KEYS as usize], &all[(KEYS / 2) as usize..]);
     let setup = || {
@@ -316,7 +318,7 @@ fn table(criterion: &mut Criterion) {
 
 fn config() -> Criterion {
     // A round of the larger benches takes tens of milliseconds, and as long again to prepare.
-    let times = (Duration::from_millis(500), Duration::from_secs(4));
+    let times = (Duration::from_millis(500), Duration::from_secs(3));
     Criterion::default().sample_size(20).warm_up_time(times.0).measurement_time(times.1)
 }
 

@@ -20,7 +20,11 @@
 //!     --ioengine=io_uring --overwrite=1 --size=64m --time_based --runtime=5 --ramp_time=1
 //! ```
 //!
-//! The lane does more than fio: checksums, marks of what was released, a new segment every 64 MiB. And it
+//! Between the two stands a plain writer: the same file written in the same way through the executor that a
+//! lane lives on, and nothing else. What it lacks of fio is the executor's share, what the lane lacks of it
+//! is the lane's.
+//!
+//! The lane does more than either: checksums, marks of what was released, a new segment every 64 MiB. And it
 //! sleeps as a node's core does: `--spin-us` has it spin first, as the low-latency profile does.
 
 use std::cell::RefCell;
@@ -35,7 +39,7 @@ use clap::Parser;
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::{AnswerSender, answer};
-use distribkv::env::{Env, Instant};
+use distribkv::env::{Env, File, Instant, OpenMode};
 use distribkv::ids::{Index, LaneId, ShardId, Term};
 use distribkv::log::batch::BATCH_HEADER_BYTES;
 use distribkv::log::record::{RELEASED_BYTES, entry_bytes};
@@ -90,7 +94,7 @@ struct Load {
     spin: Duration,
 }
 
-/// What a lane or fio reached.
+/// What a lane, a plain writer or fio reached.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     /// Entries, which with one writer are batches.
@@ -130,7 +134,7 @@ fn many_writers(args: &Args) -> Result<(), String> {
     let Args { bytes, writers, seconds, spin_us, .. } = *args;
     let spin = Duration::from_micros(spin_us);
     let load = Load { dir: args.dir.join("lane"), bytes, writers, seconds, spin };
-    let Measured { entries_per_s, batches_per_s, p50_us, p99_us } = measure_lane(&load)?;
+    let Measured { entries_per_s, batches_per_s, p50_us, p99_us } = measure_with(&load, measure)?;
     println!(
         "{writers} writers of {bytes} bytes: {entries_per_s:.0} entries/s, {batches_per_s:.0} batches/s, \
          {:.1} entries a batch, {:.1} MB/s of entries, p50 {p50_us:.0} us, p99 {p99_us:.0} us",
@@ -148,30 +152,39 @@ fn beside_fio(args: &Args, kib: u32) -> Result<(), String> {
     let (spin, seconds) = (Duration::from_micros(args.spin_us), args.seconds);
     let load = Load { dir: args.dir.join("lane"), bytes, writers: 1, seconds, spin };
     let has_fio = Command::new("fio").arg("--version").output().is_ok();
-    let (mut lanes, mut fios) = (Vec::new(), Vec::new());
+    let (mut lanes, mut plains, mut fios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.rounds.max(1) {
         // Who begins changes, so that a disk that gets slower or faster favours nobody.
         if has_fio && round % 2 == 1 {
             fios.push(measure_fio(&args.dir, kib, args.seconds)?);
         }
-        lanes.push(measure_lane(&load)?);
+        lanes.push(measure_with(&load, measure)?);
+        plains.push(measure_with(&load, move |load| measure_plain(load, batch_bytes))?);
         if has_fio && round % 2 == 0 {
             fios.push(measure_fio(&args.dir, kib, args.seconds)?);
         }
     }
     println!("batches of {kib} KiB, {} rounds of {} s: lane {}", lanes.len(), args.seconds, summary(&lanes));
+    println!("    plain writer {}", summary(&plains));
+    compare("the lane to the plain writer's", &lanes, &plains);
     if !has_fio {
         println!("    fio is not on the PATH: there is nothing to compare with");
         return Ok(());
     }
     println!("    fio {}", summary(&fios));
-    for (what, of) in [("rate", rate as fn(&Measured) -> f64), ("p50", p50)] {
-        let mut ratios: Vec<f64> = lanes.iter().zip(&fios).map(|(lane, fio)| of(lane) / of(fio)).collect();
+    compare("the plain writer to fio's", &plains, &fios);
+    compare("the lane to fio's", &lanes, &fios);
+    Ok(())
+}
+
+/// The ratios of rounds that belong together: the median, and how far they spread.
+fn compare(what: &str, ours: &[Measured], theirs: &[Measured]) {
+    for (name, of) in [("rate", rate as fn(&Measured) -> f64), ("p50", p50)] {
+        let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(our, their)| of(our) / of(their)).collect();
         ratios.sort_unstable_by(f64::total_cmp);
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        println!("    {what} of the lane to fio's: {:.3} ({least:.3} to {most:.3})", middle(&ratios));
+        println!("    {name} of {what}: {:.3} ({least:.3} to {most:.3})", middle(&ratios));
     }
-    Ok(())
 }
 
 fn rate(measured: &Measured) -> f64 {
@@ -220,17 +233,49 @@ fn measure_fio(dir: &Path, kib: u32, seconds: u64) -> Result<Measured, String> {
     Ok(Measured { entries_per_s: per_s, batches_per_s: per_s, p50_us, p99_us })
 }
 
-/// What a new lane reaches.
-fn measure_lane(load: &Load) -> Result<Measured, String> {
+/// What is reached on an executor of its own, in a directory that is new.
+fn measure_with<F>(load: &Load, run: impl FnOnce(Load) -> F + Send + 'static) -> Result<Measured, String>
+where
+    F: Future<Output = Result<Measured, String>> + 'static,
+{
     let options = ExecutorOptions::new("bench-lane", CorePlacement::Anywhere, 1);
     let options = ExecutorOptions { spin: load.spin, ..options };
     let of_executor = load.clone();
-    let started = start_executor(options, move || measure(of_executor)).map_err(|error| error.to_string())?;
+    let started = start_executor(options, move || run(of_executor)).map_err(|error| error.to_string())?;
     let measured = started.join().ok_or("the executor ended early")?;
     std::fs::remove_dir_all(&load.dir).map_err(|error| format!("{}: {error}", load.dir.display()))?;
     measured
 }
 
+/// What one file reaches that is written over from end to end, one write at a time.
+async fn measure_plain(load: Load, batch_bytes: usize) -> Result<Measured, String> {
+    let env = GlommioEnv::new().expect("the kernel has random numbers");
+    let of_dir = |error: std::io::Error| format!("{}: {error}", load.dir.display());
+    env.create_dir(&load.dir).await.map_err(of_dir)?;
+    let file = env.open(&load.dir.join("plain"), OpenMode::CreateDurable).await.map_err(of_dir)?;
+    let zeros = Rc::new(env.buf(1 << 20));
+    for at in (0..SEGMENT_BYTES).step_by(1 << 20) {
+        file.write_at(Rc::clone(&zeros), at).await.map_err(of_dir)?;
+    }
+    let mut block = env.buf(batch_bytes);
+    block.as_mut().fill(b'v');
+    let (block, step, mut at) = (Rc::new(block), batch_bytes as u64, 0);
+    let (began, mut waits) = (env.now() + Duration::from_secs(1), Vec::new());
+    let until = began + Duration::from_secs(load.seconds);
+    while env.now() < until {
+        let asked = env.now();
+        file.write_at(Rc::clone(&block), at).await.map_err(of_dir)?;
+        at = if at + 2 * step <= SEGMENT_BYTES { at + step } else { 0 };
+        if asked >= began {
+            waits.push(u32::try_from(env.now().since(asked).as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+    let (elapsed, writes) = (env.now().since(began), waits.len() as u64);
+    file.close().await.map_err(of_dir)?;
+    Ok(Measured::of(waits, writes, elapsed))
+}
+
+/// What a new lane reaches.
 async fn measure(load: Load) -> Result<Measured, String> {
     let env = GlommioEnv::new().expect("the kernel has random numbers");
     let config = LaneConfig {
@@ -264,12 +309,23 @@ async fn measure(load: Load) -> Result<Measured, String> {
     let (began, before) = (env.now(), lane.status().batches);
     env.sleep(Duration::from_secs(load.seconds)).await;
     let (elapsed, batches) = (env.now().since(began), lane.status().batches - before);
-    let mut waits = writers.waits_us.take();
-    waits.sort_unstable();
-    let at = |share: f64| f64::from(waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or(0));
-    let rate = |count: f64| count / elapsed.as_secs_f64();
-    let (entries_per_s, batches_per_s) = (rate(waits.len() as f64), rate(batches as f64));
-    Ok(Measured { entries_per_s, batches_per_s, p50_us: at(0.5), p99_us: at(0.99) })
+    Ok(Measured::of(writers.waits_us.take(), batches, elapsed))
+}
+
+impl Measured {
+    /// Of how long each entry waited, in microseconds.
+    fn of(mut waits_us: Vec<u32>, batches: u64, elapsed: Duration) -> Self {
+        waits_us.sort_unstable();
+        let entries = waits_us.len() as f64;
+        let at = |share: f64| waits_us.get((entries * share) as usize).copied().map_or(0.0, f64::from);
+        let rate = |count: f64| count / elapsed.as_secs_f64();
+        Self {
+            entries_per_s: rate(entries),
+            batches_per_s: rate(batches as f64),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+        }
+    }
 }
 
 /// Appends one entry after the other.
