@@ -180,8 +180,27 @@ impl Default for Node {
 
 /// The profile for production: the defaults, in the open.
 pub const PROFILE_BALANCED: &str = include_str!("../tuning/balanced.toml");
+/// The profile for answers as soon as they can be: cores that spin, a leader that is soon replaced.
+pub const PROFILE_LOW_LATENCY: &str = include_str!("../tuning/low-latency.toml");
+/// The profile for as much as can be: large segments, many changes a table, more memory.
+pub const PROFILE_THROUGHPUT: &str = include_str!("../tuning/throughput.toml");
 /// The profile for a developer's machine: small files, nothing pinned.
 pub const PROFILE_DEV: &str = include_str!("../tuning/dev.toml");
+
+/// The names of the profiles that are built in.
+pub const PROFILE_NAMES: [&str; 4] = ["balanced", "low-latency", "throughput", "dev"];
+
+/// The text of a profile that is built in.
+#[must_use]
+pub fn built_in_profile(name: &str) -> Option<&'static str> {
+    match name {
+        "balanced" => Some(PROFILE_BALANCED),
+        "low-latency" => Some(PROFILE_LOW_LATENCY),
+        "throughput" => Some(PROFILE_THROUGHPUT),
+        "dev" => Some(PROFILE_DEV),
+        _ => None,
+    }
+}
 
 /// The most nodes of a cluster.
 const NODES_MAX: usize = 7;
@@ -476,12 +495,20 @@ mod tests {
 
     #[test]
     fn the_profiles_are_settings() {
-        for profile in [PROFILE_BALANCED, PROFILE_DEV] {
+        for name in PROFILE_NAMES {
+            let profile = built_in_profile(name).expect("it is built in");
             let layers = [("profile".into(), profile.into())];
             let mut settings = Settings::of_layers(&layers).expect("a profile of ours");
             settings.cluster.peers = vec!["localhost:1".into()];
             settings.node.id = 1;
-            assert_eq!(settings.validate(), Ok(()));
+            assert_eq!(settings.validate(), Ok(()), "{name}");
         }
+        assert_eq!(built_in_profile("balance"), None);
+    }
+
+    #[test]
+    fn the_balanced_profile_is_the_defaults() {
+        let layers = [("profile".into(), PROFILE_BALANCED.into())];
+        assert_eq!(Settings::of_layers(&layers), Ok(Settings::default()));
     }
 }

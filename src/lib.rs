@@ -82,3 +82,4 @@ pub mod wire;
 pub mod client;
 pub mod config;
 pub mod flags;
+pub mod tune;

@@ -50,7 +50,7 @@ impl Arrivals<'_> {
     /// given up is nobody's.
     pub fn take_piped(&mut self, tag: u64, answer: Result<&[u8], Failure>) {
         let place = Call::place_of(tag);
-        let Some(call) = self.calls.get(place as usize) else { return };
+        let Some(call) = self.calls.get_mut(place as usize) else { return };
         if call.tag() == tag && call.route().is_some() {
             let outcome = answer.and_then(|result| call.outcome_of_result(result));
             self.end(place, outcome);

@@ -34,6 +34,8 @@ pub struct Call {
     pub deadline_ns: u64,
     tag: u64,
     answer: Answer,
+    /// The whole answer, where it is to be kept: of a unary call with its prefix.
+    kept: Option<Vec<u8>>,
     /// HTTP's status, once there is one.
     http: Option<u16>,
     /// gRPC's status, once there is one.
@@ -69,6 +71,7 @@ impl Call {
             deadline_ns: 0,
             tag: u64::from(place),
             answer: Answer::default(),
+            kept: None,
             http: None,
             status: None,
         }
@@ -119,6 +122,21 @@ impl Call {
         self.phase = Phase::Sent(route);
     }
 
+    /// Has the whole answer of the call kept.
+    pub fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// Whether the whole answer is kept.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The whole answer, where it was to be kept: a message, with its prefix where the call was unary.
+    pub fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
+    }
+
     /// Ends whatever goes on here.
     pub fn end(&mut self) {
         self.phase = Phase::Idle;
@@ -153,6 +171,9 @@ impl Call {
             }
             News::Data(data) => {
                 self.answer.push(self.op.method, data);
+                if let Some(kept) = &mut self.kept {
+                    kept.extend_from_slice(data);
+                }
                 None
             }
             News::End => Some(self.outcome()),
@@ -173,7 +194,10 @@ impl Call {
     }
 
     /// What the result of an operation of a Pipeline comes to.
-    pub fn outcome_of_result(&self, result: &[u8]) -> Result<Said, Failure> {
+    pub fn outcome_of_result(&mut self, result: &[u8]) -> Result<Said, Failure> {
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(result);
+        }
         self.judge(answer::of_result(self.op.method, result))
     }
 

@@ -42,7 +42,7 @@ pub struct Control {
 }
 
 /// A connection that is kept.
-struct Session {
+pub struct Session {
     sender: SendRequest<Bytes>,
     address: String,
 }
@@ -193,14 +193,14 @@ impl Control {
 }
 
 /// Bounds the time of an attempt.
-async fn limited<T>(attempt: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
+pub async fn limited<T>(attempt: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
     let too_late = || Err(ControlError::Unreachable(std::io::ErrorKind::TimedOut.into()));
     tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await.unwrap_or_else(|_| too_late())
 }
 
 /// Connects and says HTTP/2's first words. A library serves well enough here, where one call a second is
 /// made.
-async fn dial(address: String) -> Result<Session, ControlError> {
+pub async fn dial(address: String) -> Result<Session, ControlError> {
     let stream = TcpStream::connect(&address).await.map_err(ControlError::Unreachable)?;
     let (sender, driver) = h2::client::handshake(stream).await.map_err(ControlError::Http2)?;
     // Ends with the last handle to the session; what breaks it is told to the call that is under way.
@@ -226,6 +226,12 @@ fn refused(kind: ErrorKind) -> ControlError {
 
 /// Asks an empty question on a connection that is up. Gives the answer without its prefix.
 async fn ask(session: &mut Session, path: &str) -> Result<Vec<u8>, ControlError> {
+    call(session, path, Bytes::from_static(&[0; PREFIX_BYTES])).await
+}
+
+/// Makes a call on a connection that is up, of a message with its prefix. Gives the answer without its
+/// prefix.
+pub async fn call(session: &mut Session, path: &str, message: Bytes) -> Result<Vec<u8>, ControlError> {
     let mut sender = session.sender.clone().ready().await.map_err(ControlError::Http2)?;
     let request = Request::post(format!("http://{}{path}", session.address))
         .header(header::CONTENT_TYPE, "application/grpc")
@@ -233,7 +239,7 @@ async fn ask(session: &mut Session, path: &str) -> Result<Vec<u8>, ControlError>
         .body(())
         .map_err(ControlError::Address)?;
     let (response, mut stream) = sender.send_request(request, false).map_err(ControlError::Http2)?;
-    stream.send_data(Bytes::from_static(&[0; PREFIX_BYTES]), true).map_err(ControlError::Http2)?;
+    stream.send_data(message, true).map_err(ControlError::Http2)?;
     let response = response.await.map_err(ControlError::Http2)?;
     answer(response).await
 }

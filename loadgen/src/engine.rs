@@ -27,6 +27,7 @@ use bytes::Bytes;
 use crate::answer::Said;
 use crate::args::{Arrivals as Process, Settings, Target, Workload};
 use crate::arrivals::{Arrivals, Ended};
+use crate::audit::Recorder;
 use crate::call::Call;
 use crate::connection::{Carriage, LinkChange, Sending};
 use crate::keys::KEY_BYTES;
@@ -95,6 +96,8 @@ pub struct Engine {
     /// What the last half second or so cost, and until when that lasts.
     lap: Meter,
     lap_ns: u64,
+    /// Records operations for an audit, where there is one.
+    recorder: Option<Recorder>,
     /// Reused lists of the connections that are ready and of the calls that have ended.
     ready_links: Vec<u32>,
     ended: Vec<Ended>,
@@ -131,7 +134,7 @@ impl Engine {
             Target::Pipeline => Carriage::Pipeline,
         };
         let (timeout, woken) = (settings.timeout, Arc::clone(&ready));
-        let options = LinkOptions { per_node, carriage, timeout, ready: woken };
+        let options = LinkOptions { per_node, carriage, route: settings.route, timeout, ready: woken };
         let (routing, routing_version) = match shared.routing_after(0) {
             Some((routing, version)) => (Routing::clone(&routing), version),
             None => (Routing::any_of(&settings.endpoints), 0),
@@ -158,6 +161,7 @@ impl Engine {
             meter: Meter::default(),
             lap: Meter::default(),
             lap_ns: 0,
+            recorder: Recorder::new(settings, thread, places, &shared),
             ready_links: Vec::new(),
             ended: Vec::with_capacity(places as usize),
             shared,
@@ -201,6 +205,9 @@ impl Engine {
             if self.is_over(now_ns) {
                 self.sweep(now_ns);
                 self.end_meter(now_ns);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.finish();
+                }
                 return Poll::Ready(Ok(()));
             }
             if self.ready.sleep(context) {
@@ -292,6 +299,9 @@ impl Engine {
         let call = &mut self.calls[place as usize];
         call.end();
         let op = call.op;
+        if let (Some(recorder), Some(kept)) = (&mut self.recorder, call.take_kept()) {
+            recorder.end(place, outcome.map(|_| &kept[..]), now_ns);
+        }
         if let Some(next) = self.source.ended(&op, &outcome) {
             return self.follow(place, next, now_ns);
         }
@@ -334,6 +344,7 @@ impl Engine {
     fn follow(&mut self, place: u32, op: Op, now_ns: u64) {
         let call = &mut self.calls[place as usize];
         call.follow(op, now_ns + self.timeout_ns + GRACE_NS);
+        self.record(place);
         if !self.send(place, now_ns) {
             self.waiting.push_back(place);
         }
@@ -378,6 +389,7 @@ impl Engine {
             let shard = self.links.shard_of(self.source.key(&op, &mut [0; KEY_BYTES]));
             let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
             self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
+            self.record(place);
             if !self.send(place, now_ns) {
                 self.waiting.push_back(place);
             }
@@ -404,12 +416,24 @@ impl Engine {
         }
     }
 
+    /// Has a call that has just begun recorded, where there is an audit and its key is in the sample.
+    fn record(&mut self, place: u32) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let (call, mut room) = (&mut self.calls[place as usize], [0; KEY_BYTES]);
+        if recorder.begin(place, &call.op, self.source.key(&call.op, &mut room)) {
+            call.keep();
+        }
+    }
+
     /// Sends a call at `now_ns`. False, where no connection can take it now.
     fn send(&mut self, place: u32, now_ns: u64) -> bool {
         let at = self.source.value_at();
         let call = &mut self.calls[place as usize];
         let (op, mut room) = (call.op, [0; KEY_BYTES]);
-        let value = &self.values[at..at + op.size as usize];
+        let mut value = &self.values[at..at + op.size as usize];
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| call.is_kept()) {
+            value = recorder.sending(place, value);
+        }
         let key = self.source.key(&op, &mut room);
         let message = Message { method: op.method, key, value, number: op.number };
         match self.links.send(call.shard, &Sending { message, tag: call.tag(), place }) {

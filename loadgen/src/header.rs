@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::args::{Arrivals, Kind, Settings, Workload};
+use crate::args::{Arrivals, Kind, RouteTo, Settings, Workload};
 use crate::control::About;
 use crate::host::Host;
 
@@ -51,6 +51,8 @@ pub fn rows(settings: &Settings, host: &Host) -> Vec<(&'static str, String)> {
         ("time", time(settings)),
         ("timeout", format!("{:?}", settings.timeout)),
         ("connections", connections),
+        ("route", route(settings).to_owned()),
+        ("audit", if settings.audit { "of a sample of the keys" } else { "none" }.to_owned()),
         ("keys", keys(settings)),
         ("value size", value_size(settings)),
         ("preload", if settings.preload { "every key, before the run" } else { "none" }.to_owned()),
@@ -85,6 +87,13 @@ fn pace(settings: &Settings) -> String {
         (Some(rate), Arrivals::Poisson) => {
             format!("open loop, {rate}/s, Poisson arrivals, at most {in_flight} outstanding")
         }
+    }
+}
+
+fn route(settings: &Settings) -> &'static str {
+    match settings.route {
+        RouteTo::Leader if settings.target.has_routing() => "to the leader",
+        RouteTo::Leader | RouteTo::Any => "to any node",
     }
 }
 

@@ -24,6 +24,7 @@
 //! own_cpu_us_per_op    what loadgen itself used
 //! busiest_thread       of loadgen: ran_percent, waited_percent (for a core)
 //! warnings             [ what makes the result doubtful ]
+//! audit                with --audit, else null: passed, operations, keys, violations, and more (see Verdict)
 //! server               name, version, profile; null where it does not tell
 //! host                 that the load came from: name, kernel, cpu, cpus, cpus_usable, memory_bytes
 //! settings             all of them, by name
@@ -35,6 +36,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Arrivals, Settings};
+use crate::audit::Verdict;
 use crate::control::About;
 use crate::header;
 use crate::host::Host;
@@ -79,6 +81,7 @@ pub fn of(report: &Report<'_>) -> Value {
             "waited_percent": rounded(busiest.waited_percent(), 1),
         },
         "warnings": warnings::of_run(settings, total),
+        "audit": total.audit.as_ref().map(Verdict::json),
         "server": measured.about.as_ref().map(server),
         "host": host(&measured.host),
         "settings": named(self::settings(settings)),
@@ -111,6 +114,8 @@ pub fn settings(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("value_size", settings.value_sizes.to_string().into()),
         ("scan_length", settings.scan_length.into()),
         ("seed", settings.seed.into()),
+        ("route", settings.route.to_string().into()),
+        ("audit", settings.audit.into()),
         ("errors_max_percent", settings.errors_max_percent.into()),
         ("hgrm", file(&settings.hgrm).into()),
         ("interval_log", file(&settings.interval_log).into()),

@@ -1,8 +1,9 @@
 //! The connections of one engine, by node, and the choice among them.
 //!
-//! A call goes to its shard's leader; where that is unknown or not connected, to any node, which passes it
-//! on. Among a node's connections calls go round, a few at a time: what a turn of the engine sends to a node
-//! shares a write here and a read there, and a burst still reaches all of them.
+//! A call goes to its shard's leader; where that is unknown or not connected, or where calls are to go to
+//! any, to the next node, which passes it on. Among a node's connections calls go round, a few at a time:
+//! what a turn of the engine sends to a node shares a write here and a read there, and a burst still reaches
+//! all of them.
 //!
 //! Invariants: a node once dialled is dialled to the end of the run, listed or not: nodes come and go rarely,
 //! and a connection more costs little.
@@ -10,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::args::RouteTo;
 use crate::arrivals::Arrivals;
 use crate::call::Route;
 use crate::connection::{BadAddress, Carriage, Link, LinkChange, Sending};
@@ -40,6 +42,8 @@ pub struct LinkOptions {
     pub per_node: usize,
     /// How operations travel.
     pub carriage: Carriage,
+    /// Which node they go to.
+    pub route: RouteTo,
     /// The timeout said with every call.
     pub timeout: Duration,
     /// Whom their wakers tell.
@@ -190,7 +194,10 @@ impl Links {
 
     /// The leader's place where it is known and connected, else the next node that is connected.
     fn node_for(&mut self, shard: usize) -> Option<usize> {
-        let leader = self.routing.leaders.get(shard).copied().flatten();
+        let leader = match self.options.route {
+            RouteTo::Leader => self.routing.leaders.get(shard).copied().flatten(),
+            RouteTo::Any => None,
+        };
         if let Some(node) = leader.and_then(|place| self.routed[place]).filter(|node| self.is_up(*node)) {
             return Some(node);
         }

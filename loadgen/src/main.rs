@@ -14,12 +14,14 @@
 //!   `--preload` alone write again).
 //! - Everything is bounded: calls, connections, bytes waiting for a socket, the time that a call may take.
 //!
-//! What it does not do: check that what it reads is what was written (the simulator and the process tests
-//! do).
+//! - With `--audit` it checks that a sample of the answers can be right (see [`audit`]).
+//!
+//! What it does not do: check every answer (the simulator and the process tests do).
 
 mod answer;
 mod args;
 mod arrivals;
+mod audit;
 mod call;
 mod connection;
 mod control;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
+use crate::audit::Verdict;
 use crate::control::About;
 use crate::host::Host;
 use crate::method::Method;
@@ -97,6 +98,8 @@ pub struct Total {
     pub timeout_ns: Histogram<u64>,
     /// What each thread used.
     pub usage: Vec<Usage>,
+    /// What an audit found, once all threads have ended.
+    pub audit: Option<Verdict>,
 }
 
 /// What succeeded of one kind of operation.
@@ -141,6 +144,7 @@ impl Default for Total {
             error_ns: histogram(),
             timeout_ns: histogram(),
             usage: Vec::new(),
+            audit: None,
         }
     }
 }

@@ -136,11 +136,17 @@ impl Report<'_> {
         for why in warnings::of_run(settings, total) {
             row(&mut text, "warning", &why);
         }
+        if let Some(audit) = &total.audit {
+            text.push_str(&audit.text());
+        }
         text
     }
 
     /// Why the run counts as failed, where it does.
     pub fn verdict(&self) -> Result<(), String> {
+        if let Some(audit) = &self.measured.total.audit {
+            audit.verdict()?;
+        }
         let operations = self.measured.total.operations();
         if operations == 0 {
             return Err("no measured operation succeeded".into());

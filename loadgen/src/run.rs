@@ -16,6 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::{Output, Settings, Workload};
+use crate::audit;
 use crate::control::{Control, ControlError};
 use crate::engine::{Engine, schedule_of};
 use crate::header::{self, header};
@@ -113,13 +114,15 @@ fn finish(report: &Report<'_>) -> ExitCode {
 /// A run as the page shows it.
 fn view_of<'a>(report: &Report<'a>) -> RunView<'a> {
     let Report { settings, measured } = *report;
+    let mut warnings = warnings::of_run(settings, &measured.total);
+    warnings.extend(measured.total.audit.as_ref().and_then(|audit| audit.verdict().err()));
     RunView {
         label: settings.target.to_string(),
         facts: json::facts(report),
         measured,
         warmup_s: settings.warmup.as_secs_f64(),
         rate: settings.rate,
-        warnings: warnings::of_run(settings, &measured.total),
+        warnings,
     }
 }
 
@@ -129,10 +132,11 @@ pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
     let routing = first_routing(settings, &mut control).await?;
     let about = control.about(settings.target).await;
     eprint!("{}", header::row("server", &header::server(about.as_ref())));
+    let mut failed = 0;
     if settings.preload {
-        preload(settings, routing.clone()).await?;
+        failed = preload(settings, routing.clone()).await?;
     }
-    let measured = run_engines(settings, control, routing).await?;
+    let measured = run_engines(settings, control, routing, failed > 0).await?;
     Ok(Measured { about, ..measured })
 }
 
@@ -145,26 +149,28 @@ async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Rou
     Ok(Routing::any_of(&settings.endpoints))
 }
 
-/// Writes every key once, as a run of its own that is told in a line.
-async fn preload(settings: &Settings, routing: Routing) -> Result<(), RunError> {
+/// Writes every key once, as a run of its own that is told in a line. Gives how many writes were tried again.
+async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
     let load = Arc::new(settings.for_preload());
     eprintln!("  {:<12} {} keys", "preloading", load.keys);
-    let measured = run_engines(&load, Control::new(&load.endpoints), routing).await?;
+    let measured = run_engines(&load, Control::new(&load.endpoints), routing, false).await?;
     let Measured { total, duration_s, .. } = measured;
     let (written, errors) = (total.operations(), total.failures());
     let told = format!("{written} keys in {duration_s:.1} s, {errors} writes tried again");
     eprint!("{}", header::row("preloaded", &told));
     match load.keys - written.min(load.keys) {
-        0 => Ok(()),
+        0 => Ok(errors),
         missing => Err(RunError::Unwritten(missing)),
     }
 }
 
-/// Runs the engines and everything around them.
+/// Runs the engines and everything around them, the audit after them included. `has_strays`: writes of before
+/// the run may take effect in it.
 async fn run_engines(
     settings: &Arc<Settings>,
     control: Control,
     routing: Routing,
+    has_strays: bool,
 ) -> Result<Measured, RunError> {
     let shared = Arc::new(Shared::new(routing));
     let mut engines = Engines::start(settings, &shared).map_err(RunError::Io)?;
@@ -179,9 +185,10 @@ async fn run_engines(
     let mut watch = Watch::begin(settings, &shared, engines.records.clone());
     watch_over(settings, &shared, control, &mut engines, &mut watch).await;
     let end_ns = shared.now_ns();
-    let total = engines.join().map_err(RunError::Io)?;
+    let mut total = engines.join().map_err(RunError::Io)?;
     let (series, log_error) = watch.end();
     let duration_s = duration_s(settings, start_ns, end_ns, shared.stopped_ns());
+    total.audit = audit::audited(settings, &shared, has_strays).await;
     Ok(Measured { total, duration_s, series, log_error, about: None, host: Host::here() })
 }
 

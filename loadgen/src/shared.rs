@@ -1,5 +1,5 @@
 //! What the engines share with the thread that supervises them: the clock's zero, the routing table, the word
-//! to stop.
+//! to stop, and what an audit records.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::audit::Gathering;
 use crate::routing::Routing;
 
 /// Shared by every thread of the process.
@@ -19,6 +20,8 @@ pub struct Shared {
     routing_version: AtomicU64,
     /// Asks the supervisor for a new routing table.
     pub refresh: Notify,
+    /// What an audit records.
+    pub gathering: Gathering,
 }
 
 impl Shared {
@@ -30,6 +33,7 @@ impl Shared {
             routing: Mutex::new(Arc::new(routing)),
             routing_version: AtomicU64::new(1),
             refresh: Notify::new(),
+            gathering: Gathering::default(),
         }
     }
 

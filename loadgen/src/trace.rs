@@ -116,6 +116,21 @@ impl fmt::Display for LineFault {
 }
 
 impl Trace {
+    /// How many keys it names, as far as their checksums tell.
+    pub fn distinct_keys(&self) -> u64 {
+        let mut sums: Vec<u32> = (0..self.len()).map(|place| crc32fast::hash(self.key(place))).collect();
+        sums.sort_unstable();
+        sums.dedup();
+        sums.len() as u64
+    }
+
+    /// The smallest value that it writes; without any the largest that there can be.
+    pub fn size_min(&self) -> u32 {
+        let writes = |method| [Method::Put, Method::Append].contains(&method);
+        let sizes = self.lines.iter().filter(|line| writes(line.method)).map(|line| line.size);
+        sizes.min().unwrap_or(VALUE_BYTES_MAX)
+    }
+
     /// Reads a whole trace.
     pub fn read(file: impl Read) -> Result<Self, TraceError> {
         let (mut reader, mut trace) = (BufReader::new(file), Self::default());

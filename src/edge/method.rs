@@ -54,6 +54,23 @@ pub(super) enum Method {
 /// A method with one message in and one out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unary {
+    /// It asks one shard.
+    Shard(ShardCall),
+    /// `distribkv.v1.Cluster/Status`.
+    ClusterStatus,
+    /// `distribkv.v1.Cluster/Shards`.
+    ClusterShards,
+    /// `distribkv.v1.Maintenance/Snapshot`.
+    Snapshot,
+    /// `grpc.health.v1.Health/Check`.
+    HealthCheck,
+    /// `grpc.health.v1.Health/List`.
+    HealthList,
+}
+
+/// A method that asks one shard, wherever it is led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ShardCall {
     /// `distribkv.v1.KV/Get`.
     Get,
     /// `distribkv.v1.KV/Put`.
@@ -70,18 +87,8 @@ pub(super) enum Unary {
     SessionKeepAlive,
     /// `distribkv.v1.Session/Close`.
     SessionClose,
-    /// `distribkv.v1.Cluster/Status`.
-    ClusterStatus,
-    /// `distribkv.v1.Cluster/Shards`.
-    ClusterShards,
     /// `distribkv.v1.Maintenance/TransferLeadership`.
     TransferLeadership,
-    /// `distribkv.v1.Maintenance/Snapshot`.
-    Snapshot,
-    /// `grpc.health.v1.Health/Check`.
-    HealthCheck,
-    /// `grpc.health.v1.Health/List`.
-    HealthList,
 }
 
 impl Method {
@@ -101,13 +108,17 @@ impl Method {
         }
     }
 
+    fn asks(call: ShardCall) -> Self {
+        Self::Unary(Unary::Shard(call))
+    }
+
     fn of_kv(name: &str) -> Option<Self> {
         match name {
-            "Get" => Some(Self::Unary(Unary::Get)),
-            "Put" => Some(Self::Unary(Unary::Put)),
-            "Append" => Some(Self::Unary(Unary::Append)),
-            "Delete" => Some(Self::Unary(Unary::Delete)),
-            "Txn" => Some(Self::Unary(Unary::Txn)),
+            "Get" => Some(Self::asks(ShardCall::Get)),
+            "Put" => Some(Self::asks(ShardCall::Put)),
+            "Append" => Some(Self::asks(ShardCall::Append)),
+            "Delete" => Some(Self::asks(ShardCall::Delete)),
+            "Txn" => Some(Self::asks(ShardCall::Txn)),
             "Scan" => Some(Self::Scan),
             "Pipeline" => Some(Self::Pipeline),
             _ => None,
@@ -116,9 +127,9 @@ impl Method {
 
     fn of_session(name: &str) -> Option<Self> {
         match name {
-            "Open" => Some(Self::Unary(Unary::SessionOpen)),
-            "KeepAlive" => Some(Self::Unary(Unary::SessionKeepAlive)),
-            "Close" => Some(Self::Unary(Unary::SessionClose)),
+            "Open" => Some(Self::asks(ShardCall::SessionOpen)),
+            "KeepAlive" => Some(Self::asks(ShardCall::SessionKeepAlive)),
+            "Close" => Some(Self::asks(ShardCall::SessionClose)),
             _ => None,
         }
     }
@@ -133,7 +144,7 @@ impl Method {
 
     fn of_maintenance(name: &str) -> Option<Self> {
         match name {
-            "TransferLeadership" => Some(Self::Unary(Unary::TransferLeadership)),
+            "TransferLeadership" => Some(Self::asks(ShardCall::TransferLeadership)),
             "Snapshot" => Some(Self::Unary(Unary::Snapshot)),
             "Backup" => Some(Self::Backup),
             _ => None,

@@ -54,7 +54,7 @@ mod service;
 
 pub use limits::EdgeLimits;
 pub use method::{SERVICES, Services};
-pub use requests::{RequestBounds, UNARY_METHODS, requests_of};
+pub use requests::{RequestBounds, UNARY_METHODS, answer_of, requests_of};
 pub use store::Store;
 
 use budget::CoreBudget;

@@ -1,7 +1,8 @@
 //! From the bytes of a stream to what is asked of a shard, apart from any connection: the way that the bytes
-//! of a stranger take through this module, for tests that try every kind of bytes.
+//! of a stranger take through this module, for tests that try every kind of bytes; and from what a shard
+//! answered to the bytes of its message. Benches measure both.
 //!
-//! It deliberately answers nothing: a request that comes out here is not served.
+//! It deliberately serves nothing: a request that comes out here is asked of nobody.
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,10 +10,12 @@ use prost::Message;
 use super::budget::CoreBudget;
 use super::convert::request::{self, Asked, Bounds};
 use super::frame::{Assembly, Received};
+use super::method::{Method, Services, Unary};
+use super::service::answer_message;
 use super::status::Status;
-use crate::ids::ShardId;
+use crate::ids::{ClusterId, ShardId};
 use crate::kv::Limits;
-use crate::route::call::Request;
+use crate::route::call::{Answered, Request};
 use crate::wire::v1;
 
 /// The calls of one message that go to one shard.
@@ -55,6 +58,32 @@ pub fn requests_of(
     match assembly.is_between_messages() {
         true => Ok(requests),
         false => Err(Status::invalid("the stream ended within a message")),
+    }
+}
+
+/// What a shard answered to a call of this path, as the bytes of its message behind its prefix.
+///
+/// # Errors
+/// No shard is asked by such a path, the answer is of another kind, or it is too long.
+pub fn answer_of(
+    path: &str,
+    cluster: ClusterId,
+    answered: Answered,
+    bounds: &RequestBounds,
+) -> Result<Bytes, Status> {
+    match Method::of_path(path, Services::All) {
+        Some(Method::Unary(Unary::Shard(call))) => {
+            answer_message(call, cluster, answered, bounds.message_bytes_max)
+        }
+        Some(
+            Method::Unary(_)
+            | Method::Scan
+            | Method::Pipeline
+            | Method::Backup
+            | Method::HealthWatch
+            | Method::Reflection,
+        )
+        | None => Err(Status::unimplemented("no call of one message to one shard")),
     }
 }
 

@@ -1,5 +1,8 @@
 //! One stream: what it asks for, in what time, and its answer. One task, that ends when the client gives up.
 //!
+//! The tasks of unary calls are small, since a task is moved several times before it runs: what the rarer,
+//! larger kinds of streams need is boxed.
+//!
 //! Invariants:
 //! - Whatever a client sends, its stream ends in a status, an HTTP error or a reset, never in silence.
 //! - A unary call has a deadline, the client's or ours; a stream has the client's alone.
@@ -49,11 +52,15 @@ pub(super) async fn serve<E: Env, S: Store>(
     let messages = Messages::new(body, budget.clone(), limits.message_bytes_max);
     match method {
         Method::Unary(unary) => serve_unary(&edge, unary, messages, reply, deadline).await,
-        Method::Scan => service::scan::serve(&edge, &budget, messages, reply, deadline).await,
-        Method::Pipeline => service::pipeline::serve(&edge, &budget, messages, reply, deadline).await,
-        Method::HealthWatch => service::health::watch(&edge, messages, reply, deadline).await,
-        Method::Reflection => service::reflection::serve(&edge, messages, reply, deadline).await,
-        Method::Backup => service::maintenance::backup(&edge, &budget, messages, reply, deadline).await,
+        Method::Scan => Box::pin(service::scan::serve(&edge, &budget, messages, reply, deadline)).await,
+        Method::Pipeline => {
+            Box::pin(service::pipeline::serve(&edge, &budget, messages, reply, deadline)).await
+        }
+        Method::HealthWatch => Box::pin(service::health::watch(&edge, messages, reply, deadline)).await,
+        Method::Reflection => Box::pin(service::reflection::serve(&edge, messages, reply, deadline)).await,
+        Method::Backup => {
+            Box::pin(service::maintenance::backup(&edge, &budget, messages, reply, deadline)).await
+        }
     }
 }
 
@@ -65,15 +72,25 @@ async fn serve_unary<E: Env, S: Store>(
     deadline: Option<Instant>,
 ) {
     let deadline = deadline.unwrap_or_else(|| edge.env().now() + edge.limits().deadline_default);
-    let work = async {
-        let message = messages.single().await?;
-        service::answer_unary(edge, method, message, deadline).await.map_err(ReadError::Status)
+    let reading = messages.single();
+    let message = match guard(edge.env(), Some(deadline), |context| reply.poll_gone(context), reading).await {
+        Guarded::Done(Ok(message)) => message,
+        Guarded::Done(Err(ReadError::Status(status))) => return reply.fail(&status),
+        Guarded::Late => return reply.fail(&Status::deadline_exceeded()),
+        Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => return,
     };
-    match guard(edge.env(), Some(deadline), |context| reply.poll_gone(context), work).await {
+    // The store ends its calls by their deadline itself, which saves them a timer each.
+    let limit = match method {
+        Unary::Shard(_) => None,
+        Unary::ClusterStatus | Unary::ClusterShards | Unary::Snapshot => Some(deadline),
+        Unary::HealthCheck | Unary::HealthList => Some(deadline),
+    };
+    let answering = service::answer_unary(edge, method, message, deadline);
+    match guard(edge.env(), limit, |context| reply.poll_gone(context), answering).await {
         Guarded::Done(Ok(frame)) => reply.finish(edge.heads(), frame).await,
-        Guarded::Done(Err(ReadError::Status(status))) => reply.fail(&status),
+        Guarded::Done(Err(status)) => reply.fail(&status),
         Guarded::Late => reply.fail(&Status::deadline_exceeded()),
-        Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => {}
+        Guarded::Gone => {}
     }
 }
 

@@ -72,6 +72,11 @@ pub enum Exit {
         /// Why.
         source: RestoreError,
     },
+    /// The host lacks what a node needs, as `kvserver tune` found. Code 21.
+    Unfit {
+        /// How many of its findings say so.
+        needed: usize,
+    },
     /// What a part of the node said when it ended, with its code.
     Said {
         /// The code.
@@ -154,6 +159,7 @@ impl Exit {
             Self::Restore { source, .. } => source.code(),
             Self::Said { code, .. } => *code,
             Self::Refused { refused, .. } => refused_code(refused.rejection),
+            Self::Unfit { .. } => 21,
         }
     }
 }
@@ -196,6 +202,10 @@ impl fmt::Display for Exit {
                  address"
             ),
             Self::Executor(error) => write!(f, "{error}"),
+            Self::Unfit { needed: 1 } => write!(f, "this host lacks one thing that a node needs: see above"),
+            Self::Unfit { needed } => {
+                write!(f, "this host lacks {needed} things that a node needs: see above")
+            }
             Self::Open { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
             Self::Unreadable { dir, source } => write!(f, "data directory {}: {source}", dir.display()),
             Self::LogRead { shard, source } => write!(

@@ -52,6 +52,14 @@ enum Key {
     Boxed(Box<[u8]>),
 }
 
+/// Whether what lies below a memtable counts for a key that holds nothing in it.
+pub(super) enum Below {
+    /// It does: the memtable knows nothing of the key.
+    Counts,
+    /// It does not: the key was deleted.
+    Hidden,
+}
+
 /// What is known of a key.
 pub(super) enum Slot {
     /// What it holds.
@@ -98,19 +106,41 @@ pub(super) struct Held<'a> {
 impl Memtable {
     /// What is known of a key; `None`: nothing here.
     pub(super) fn get(&self, key: &[u8]) -> Option<&Slot> {
-        self.slots.get(key)
+        match Key::inline(key) {
+            Some(key) => self.slots.get(&key),
+            None => self.slots.get(key),
+        }
     }
 
-    /// Changes what a key holds here. `None`: it holds nothing here.
-    pub(super) fn change<T>(&mut self, key: &[u8], change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        match self.slots.get_mut(key) {
-            Some(Slot::Live(entry)) => {
-                let before = entry.value.memory_bytes();
-                let changed = change(entry);
-                self.memory_bytes = self.memory_bytes - before + entry.value.memory_bytes();
-                Some(changed)
+    /// Changes what a key holds here, or makes it hold what `make` comes to over what lies below it, in one
+    /// search.
+    pub(super) fn change_or_make<T>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Entry) -> T,
+        make: impl FnOnce(Below) -> (Entry, T),
+    ) -> T {
+        match self.slots.entry(Key::new(key)) {
+            btree_map::Entry::Occupied(mut slot) => match slot.get_mut() {
+                Slot::Live(entry) => {
+                    let before = entry.value.memory_bytes();
+                    let changed = change(entry);
+                    self.memory_bytes = self.memory_bytes - before + entry.value.memory_bytes();
+                    changed
+                }
+                Slot::Tombstone => {
+                    let (slot_made, made) = made(make(Below::Hidden));
+                    self.memory_bytes += slot_made.memory_bytes();
+                    slot.insert(slot_made);
+                    made
+                }
+            },
+            btree_map::Entry::Vacant(place) => {
+                let (slot, made) = made(make(Below::Counts));
+                self.memory_bytes += key_memory_bytes(key) + slot.memory_bytes();
+                place.insert(slot);
+                made
             }
-            Some(Slot::Tombstone) | None => None,
         }
     }
 
@@ -170,6 +200,11 @@ impl Slots {
     }
 }
 
+/// An entry that was made, as a slot.
+fn made<T>((entry, with): (Entry, T)) -> (Slot, T) {
+    (Slot::Live(Box::new(entry)), with)
+}
+
 /// Whether nothing can lie between two bounds; a tree would panic.
 fn is_empty(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
     match (start, end) {
@@ -183,14 +218,15 @@ fn is_empty(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
 
 impl Key {
     fn new(key: &[u8]) -> Self {
-        match u8::try_from(key.len()) {
-            Ok(length) if key.len() <= KEY_INLINE_BYTES_MAX => {
-                let mut bytes = [0; KEY_INLINE_BYTES_MAX];
-                bytes[..key.len()].copy_from_slice(key);
-                Self::Inline { length, bytes }
-            }
-            Ok(_) | Err(_) => Self::Boxed(key.into()),
-        }
+        Self::inline(key).unwrap_or_else(|| Self::Boxed(key.into()))
+    }
+
+    /// A key that lies in the tree itself; `None`: it is too long.
+    fn inline(key: &[u8]) -> Option<Self> {
+        let length = u8::try_from(key.len()).ok().filter(|_| key.len() <= KEY_INLINE_BYTES_MAX)?;
+        let mut bytes = [0; KEY_INLINE_BYTES_MAX];
+        bytes[..key.len()].copy_from_slice(key);
+        Some(Self::Inline { length, bytes })
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -228,9 +264,25 @@ impl PartialOrd for Key {
 }
 
 impl Ord for Key {
+    /// As their bytes. Two inline keys are compared a word at a time: behind their ends both have zeros, and
+    /// where those are all that differs, the shorter one comes first.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_slice().cmp(other.as_slice())
+        match (self, other) {
+            (Self::Inline { length, bytes }, Self::Inline { length: other_length, bytes: other }) => {
+                words(bytes).cmp(&words(other)).then(length.cmp(other_length))
+            }
+            (Self::Inline { .. } | Self::Boxed(_), Self::Inline { .. } | Self::Boxed(_)) => {
+                self.as_slice().cmp(other.as_slice())
+            }
+        }
     }
+}
+
+/// Bytes as numbers of the same order.
+fn words(bytes: &[u8; KEY_INLINE_BYTES_MAX]) -> [u64; 3] {
+    let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+    // The last word has the bytes of the second one's end again, which are the same where it matters.
+    [word(0), word(8), word(KEY_INLINE_BYTES_MAX - 8)]
 }
 
 impl Slot {
@@ -348,3 +400,28 @@ impl Value {
 }
 
 const _: () = assert!(size_of::<Key>() == 24 && size_of::<Slot>() == 8 && size_of::<Entry>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around the ends of the words that are compared, with zeros at and behind the end.
+    #[test]
+    fn keys_are_ordered_as_their_bytes() {
+        let mut keys: Vec<Vec<u8>> = vec![Vec::new(), vec![0], vec![0, 0], vec![255; 40]];
+        for length in [1, 7, 8, 9, 13, 14, 15, 16, 17, 21, 22, 23, 24, 40] {
+            for last in [0, 1, 127, 128, 255] {
+                let mut key = vec![b'k'; length];
+                key[length - 1] = last;
+                keys.push(key.clone());
+                key[length / 2] = 0;
+                keys.push(key);
+            }
+        }
+        for a in &keys {
+            for b in &keys {
+                assert_eq!(Key::new(a).cmp(&Key::new(b)), a.cmp(b), "{a:?} and {b:?}");
+            }
+        }
+    }
+}

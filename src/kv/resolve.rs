@@ -136,10 +136,16 @@ impl Base {
 
     /// What the table has of a key that it may have.
     pub(super) fn find(&self, key: &[u8]) -> Option<Held<'_>> {
-        match self.keys.binary_search_by(|(of, _)| of[..].cmp(key)) {
-            Ok(at) => self.keys[at].1.as_ref().map(TableEntry::held),
-            Err(_) => panic!("key {key:?} was not resolved"),
+        match self.resolved(key) {
+            Some(found) => found,
+            None => panic!("key {key:?} was not resolved"),
         }
+    }
+
+    /// What the table has of a key; `None`: the key was not resolved.
+    pub(super) fn resolved(&self, key: &[u8]) -> Option<Option<Held<'_>>> {
+        let at = self.keys.binary_search_by(|(of, _)| of[..].cmp(key)).ok()?;
+        Some(self.keys[at].1.as_ref().map(TableEntry::held))
     }
 
     /// Where the page of a scan has to end at the latest, exclusive; `None`: where it was asked to.
@@ -206,37 +212,21 @@ impl TableEntry {
 }
 
 impl State {
-    /// The keys that a command needs of the table, each once: those that no memtable knows and the filter
-    /// lets through.
-    #[must_use]
-    pub fn needs(&self, command: &Command) -> Vec<Bytes> {
-        match command {
-            Command::Write { write, .. } => unknown(&self.store, keys_of_write(write)),
-            Command::OpenSession { .. }
-            | Command::KeepAlive { .. }
-            | Command::CloseSession { .. }
-            | Command::Expire { .. } => Vec::new(),
-        }
-    }
-
-    /// The keys that a query needs of the table. A Scan needs a stretch, which only [`Self::resolve_query`]
-    /// knows.
-    #[must_use]
-    pub fn needs_query(&self, query: &Query) -> Vec<Bytes> {
-        match query {
-            Query::Get { key } => unknown(&self.store, [key].into_iter()),
-            Query::Txn(ReadTxn { conditions, then, otherwise }) => {
-                let keys = conditions.iter().map(|condition| &condition.key);
-                unknown(&self.store, keys.chain(then).chain(otherwise))
-            }
-            Query::Scan { .. } => Vec::new(),
-        }
-    }
-
     /// Gathers what [`State::apply`] of this command needs. It may be asked ahead of its turn, to have blocks
     /// loaded; the base that counts is made when all entries before it are applied.
     pub fn resolve(&self, command: &Command, source: &mut impl BlockSource) -> Resolved {
-        self.resolve_keys(self.needs(command), source)
+        match command {
+            Command::Write { write, .. } => match write {
+                Write::Put { key, .. } | Write::Append { key, .. } | Write::Delete { key, .. } => {
+                    self.resolve_key(key, source)
+                }
+                Write::Txn(txn) => self.resolve_keys(unknown(&self.store, keys_of_txn(txn)), source),
+            },
+            Command::OpenSession { .. }
+            | Command::KeepAlive { .. }
+            | Command::CloseSession { .. }
+            | Command::Expire { .. } => Resolved::Done(self.base()),
+        }
     }
 
     /// Gathers what [`State::query`] of this query needs. Of a Scan, `run` has come so far; of any other
@@ -254,9 +244,12 @@ impl State {
                     }
                 }
             }
-            (Query::Get { .. } | Query::Scan { .. } | Query::Txn(_), _) => {
-                self.resolve_keys(self.needs_query(query), source)
+            (Query::Get { key }, _) => self.resolve_key(key, source),
+            (Query::Txn(ReadTxn { conditions, then, otherwise }), _) => {
+                let keys = conditions.iter().map(|condition| &condition.key);
+                self.resolve_keys(unknown(&self.store, keys.chain(then).chain(otherwise)), source)
             }
+            (Query::Scan { .. }, None) => Resolved::Done(self.base()),
         }
     }
 
@@ -266,23 +259,25 @@ impl State {
         Base { made_for, ..Base::default() }
     }
 
+    /// Of one key, as most commands and queries are: with no list of what is needed.
+    fn resolve_key(&self, key: &Bytes, source: &mut impl BlockSource) -> Resolved {
+        let mut base = self.base();
+        if let Above::Table = self.store.above(key) {
+            match self.look_up(key, source) {
+                Ok(found) => base.keys.push((key.clone(), found)),
+                Err(missing) => return Resolved::Missing(vec![missing]),
+            }
+        }
+        Resolved::Done(base)
+    }
+
     fn resolve_keys(&self, keys: Vec<Bytes>, source: &mut impl BlockSource) -> Resolved {
         let mut base = self.base();
         let mut missing = BTreeSet::new();
         for key in keys {
-            // That no memtable knows it and the filter lets it through is why it is needed.
-            let table = self.store.table().expect("a key is needed of a table that there is");
-            let Some(at) = table.block_for(&key) else {
-                base.keys.push((key, None));
-                continue;
-            };
-            let handle = table.handle(at);
-            match source.block(&handle) {
-                Some(block) => {
-                    let found = block.get(&key).map(|entry| TableEntry::of_key(&key, &block, entry));
-                    base.keys.push((key, found));
-                }
-                None => drop(missing.insert(handle)),
+            match self.look_up(&key, source) {
+                Ok(found) => base.keys.push((key, found)),
+                Err(handle) => drop(missing.insert(handle)),
             }
         }
         if missing.is_empty() {
@@ -290,6 +285,16 @@ impl State {
         } else {
             Resolved::Missing(missing.into_iter().collect())
         }
+    }
+
+    /// What the table has of a key that no memtable knows and that the filter lets through; the block that is
+    /// missing, otherwise.
+    fn look_up(&self, key: &Bytes, source: &mut impl BlockSource) -> Result<Option<TableEntry>, BlockHandle> {
+        let table = self.store.table().expect("a key is needed of a table that there is");
+        let Some(at) = table.block_for(key) else { return Ok(None) };
+        let handle = table.handle(at);
+        let block = source.block(&handle).ok_or(handle)?;
+        Ok(block.get(key).map(|entry| TableEntry::of_key(key, &block, entry)))
     }
 }
 
@@ -395,15 +400,8 @@ fn unknown<'a>(store: &Store, keys: impl Iterator<Item = &'a Bytes>) -> Vec<Byte
     unknown
 }
 
-/// The keys that a write reads or changes, whichever branch is carried out.
-fn keys_of_write(write: &Write) -> Box<dyn Iterator<Item = &Bytes> + '_> {
-    match write {
-        Write::Put { key, .. } | Write::Append { key, .. } | Write::Delete { key, .. } => {
-            Box::new(std::iter::once(key))
-        }
-        Write::Txn(Txn { conditions, then, otherwise }) => {
-            let of_conditions = conditions.iter().map(|condition: &Condition| &condition.key);
-            Box::new(of_conditions.chain(then.iter().chain(otherwise).map(Operation::key)))
-        }
-    }
+/// The keys that a Txn reads or changes, whichever branch is carried out.
+fn keys_of_txn(txn: &Txn) -> impl Iterator<Item = &Bytes> {
+    let of_conditions = txn.conditions.iter().map(|condition: &Condition| &condition.key);
+    of_conditions.chain(txn.then.iter().chain(&txn.otherwise).map(Operation::key))
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use super::answer::KeyValue;
 use super::layers::Walk;
-use super::memtable::{Entry, Held, Memtable, Slot};
+use super::memtable::{Below, Entry, Held, Memtable, Slot};
 use super::planted::planted;
 use super::resolve::Base;
 use super::state::Config;
@@ -196,37 +196,53 @@ impl KeysMut<'_> {
 
     /// Sets a value. The version of the key afterwards.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], at: Revision) -> u64 {
-        let changed = self.store.memtable.change(key, |entry| {
-            let before = entry.held().summand();
-            entry.replace(key, value, at);
-            (before, entry.held().version, entry.held().summand())
-        });
-        if let Some((before, version, after)) = changed {
-            self.store.sums.replace(before, after);
-            return version;
-        }
-        let before = self.read().find(key);
-        let entry = Entry::put(key, value, before, at);
-        self.set(key, before.map(|before| before.summand()), entry)
+        let change = |entry: &mut Entry| entry.replace(key, value, at);
+        let make = |before: Option<Held<'_>>| Entry::put(key, value, before, at);
+        self.change_or_make(key, change, make).1
     }
 
     /// Adds to the end of a value. Its length and the version of the key afterwards.
     pub(super) fn append(&mut self, key: &[u8], piece: &[u8], at: Revision) -> (u64, u64) {
-        let changed = self.store.memtable.change(key, |entry| {
-            let before = entry.held().summand();
-            entry.append(key, piece, at);
-            (before, entry.held().version, entry.held().summand())
-        });
-        if let Some((before, version, after)) = changed {
-            self.store.sums.replace(before, after);
-            return (after.value_bytes, version);
-        }
-        let Some(before) = self.read().find(key) else {
-            return (piece.len() as u64, self.put(key, piece, at));
+        let change = |entry: &mut Entry| entry.append(key, piece, at);
+        let make = |before: Option<Held<'_>>| match before {
+            Some(before) => Entry::appended(key, before, piece, at),
+            None => Entry::put(key, piece, None, at),
         };
-        let entry = Entry::appended(key, before, piece, at);
-        let length = entry.held().value.len() as u64;
-        (length, self.set(key, Some(before.summand()), entry))
+        let (after, version) = self.change_or_make(key, change, make);
+        (after.value_bytes, version)
+    }
+
+    /// Changes what the memtable holds of a key, or has it hold an entry made over what lies below. What it
+    /// then adds to the sums, and its version.
+    fn change_or_make(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Entry),
+        make: impl FnOnce(Option<Held<'_>>) -> Entry,
+    ) -> (Summand, u64) {
+        let Store { memtable, frozen, table, sums, .. } = &mut *self.store;
+        let (before, after, version) = memtable.change_or_make(
+            key,
+            |entry| {
+                let before = entry.held().summand();
+                change(entry);
+                (Some(before), entry.held().summand(), entry.held().version)
+            },
+            |below| {
+                let before = match below {
+                    Below::Hidden => None,
+                    Below::Counts => below_memtable(frozen.as_deref(), table.as_deref(), self.base, key),
+                };
+                let entry = make(before);
+                let (after, version) = (entry.held().summand(), entry.held().version);
+                (entry, (before.map(|before| before.summand()), after, version))
+            },
+        );
+        match before {
+            Some(before) => sums.replace(before, after),
+            None => sums.add(key, after),
+        }
+        (after, version)
     }
 
     /// Removes a key. What it held.
@@ -243,16 +259,26 @@ impl KeysMut<'_> {
         store.sums.remove(key, if keeps_digest { Summand { digest: 0, ..before } } else { before });
         Some(removed)
     }
+}
 
-    /// Puts an entry into the memtable, which has none of the key. The version of the key afterwards.
-    fn set(&mut self, key: &[u8], before: Option<Summand>, entry: Entry) -> u64 {
-        let (version, after) = (entry.held().version, entry.held().summand());
-        self.store.memtable.set(key, Slot::Live(Box::new(entry)));
-        match before {
-            Some(before) => self.store.sums.replace(before, after),
-            None => self.store.sums.add(key, after),
+/// What a key holds that the memtable knows nothing of.
+fn below_memtable<'a>(
+    frozen: Option<&'a Memtable>,
+    table: Option<&TableIndex>,
+    base: &'a Base,
+    key: &[u8],
+) -> Option<Held<'a>> {
+    if let Some(slot) = frozen.and_then(|frozen| frozen.get(key)) {
+        return slot.held();
+    }
+    // What was resolved of the table is found without another look at its filter.
+    match base.resolved(key) {
+        Some(found) => found,
+        None => {
+            let is_known = table.is_some_and(|table| table.may_contain(key));
+            assert!(!is_known, "key {key:?} was not resolved");
+            None
         }
-        version
     }
 }
 

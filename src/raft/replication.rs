@@ -61,6 +61,13 @@ impl Leader {
         }
     }
 
+    /// Whether the regular heartbeat is due. Of replicas that are ticked together, as those of a core are,
+    /// all leaders send theirs at the same ticks, so that one frame carries them, and one the answers.
+    fn heartbeat_is_due(&self, now_tick: u64, heartbeat_ticks: u32) -> bool {
+        let is_common = now_tick.is_multiple_of(u64::from(heartbeat_ticks));
+        self.heartbeat_elapsed >= if is_common { 1 } else { heartbeat_ticks }
+    }
+
     /// Ticks since a quorum was last heard, of those that count.
     pub(super) fn contact_ticks(&self, config: &Config) -> u32 {
         let silent = self.peers.values().map(|progress| std::cmp::Reverse(progress.counted_ticks));
@@ -104,7 +111,7 @@ impl Raft {
         let RoleState::Leader(own) = &mut self.role else { return };
         own.heartbeat_elapsed += 1;
         own.peers.values_mut().for_each(Progress::tick);
-        let is_heartbeat_due = own.heartbeat_elapsed >= self.config.heartbeat_ticks;
+        let is_heartbeat_due = own.heartbeat_is_due(self.now_tick, self.config.heartbeat_ticks);
         let is_cut_off = own.contact_ticks(&self.config) >= self.config.election_ticks;
         if (is_cut_off && !planted!(self.config, QuorumNeverChecked)) || self.disk_stalled() {
             return self.become_follower(None);

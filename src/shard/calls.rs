@@ -19,6 +19,7 @@
 //!   in.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::env::Instant;
@@ -58,7 +59,7 @@ pub(crate) struct Pending {
 
 /// The calls of one core.
 pub(crate) struct Calls {
-    config: Config,
+    config: Rc<Config>,
     last_number: u64,
     count: usize,
     sent: BTreeMap<u64, Pending>,
@@ -74,7 +75,7 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Calls {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Rc<Config>) -> Self {
         Self {
             config,
             last_number: 0,
@@ -104,13 +105,18 @@ impl Calls {
     /// Takes a call in and sends it, or parks it until a leader is known.
     pub(crate) fn start(
         &mut self,
-        (shard, request): (ShardId, Request),
+        (shard, mut request): (ShardId, Request),
         deadline: Instant,
         stream: Option<u64>,
         moment: &Moment<'_>,
         out: &mut Vec<Sending>,
     ) -> AnswerReceiver<Outcome> {
         let (sender, receiver) = answer();
+        if self.config.is_planted(PlantedBug::ReadServedByAnyNode)
+            && let Request::Query { consistency, .. } = &mut request
+        {
+            *consistency = Consistency::Stale;
+        }
         if self.count >= self.config.limits.calls_max {
             sender.send(Err(Failure::of(FailureKind::Overloaded)));
             return receiver;
@@ -290,7 +296,8 @@ impl Calls {
         let to_leader = known.leader.map(|leader| (leader, Some(known.term)));
         match pending.request {
             Request::Query { consistency: Consistency::Stale, .. } => {
-                let in_stream = to_leader.filter(|_| pending.member.is_some());
+                let is_anywhere = self.config.is_planted(PlantedBug::ReadServedByAnyNode);
+                let in_stream = to_leader.filter(|_| pending.member.is_some() && !is_anywhere);
                 Some(in_stream.map_or((self.config.node(), None), |(leader, _)| (leader, None)))
             }
             Request::Query { consistency: Consistency::Linearizable, .. }

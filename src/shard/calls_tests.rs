@@ -1,5 +1,7 @@
 //! Calls on their way: what each ending of a sending comes to.
 
+use std::rc::Rc;
+
 use std::future::Future as _;
 use std::time::Duration;
 
@@ -44,7 +46,7 @@ impl Bench {
             planted_kv: None,
         };
         let mut bench = Self {
-            calls: Calls::new(config),
+            calls: Calls::new(Rc::new(config)),
             directory: Directory::new(1),
             now: Instant(1_000_000),
             out: Vec::new(),

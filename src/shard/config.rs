@@ -261,6 +261,8 @@ pub enum PlantedBug {
     RepeatsAdmitted,
     /// A read is answered before the state has caught up with its index.
     ReadBeforeApplied,
+    /// A linearizable read is served as a stale one: by whichever node was asked, from what it has applied.
+    ReadServedByAnyNode,
     /// A node with an unknown data directory votes at once.
     WipedNodeVotes,
     /// The leader's digest is taken for the right one, whatever the majority's is.
@@ -272,13 +274,14 @@ pub enum PlantedBug {
 #[cfg(debug_assertions)]
 impl PlantedBug {
     /// Every one of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ReplyFromDeposedLeader,
         Self::ResentWithoutAnswer,
         Self::ProposedInLaterTerm,
         Self::NotExecutedAfterLostSending,
         Self::RepeatsAdmitted,
         Self::ReadBeforeApplied,
+        Self::ReadServedByAnyNode,
         Self::WipedNodeVotes,
         Self::DigestOfLeaderCounts,
         Self::LogReleasedBeforeTable,

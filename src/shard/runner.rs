@@ -65,7 +65,7 @@ impl<E: Env> Clone for Runner<E> {
 }
 
 struct Inner<E: Env> {
-    config: Config,
+    config: Rc<Config>,
     lanes: BTreeMap<LaneId, Lane<E>>,
     replicas: BTreeMap<ShardId, Replica<E>>,
     calls: Calls,
@@ -112,6 +112,7 @@ impl<E: Env> Runner<E> {
     ) -> Result<Self, Unreadable> {
         let now = env.now();
         let wake = Signal::default();
+        let config = Rc::new(config);
         assert!(
             config.place.core.0 < config.layout.cores,
             "core {} of {}",
@@ -132,7 +133,7 @@ impl<E: Env> Runner<E> {
             replicas.insert(shard, replica);
         }
         let inner = Inner {
-            calls: Calls::new(config.clone()),
+            calls: Calls::new(Rc::clone(&config)),
             directory: Directory::new(config.layout.shards),
             windows: Windows::default(),
             inbox: VecDeque::new(),
@@ -481,7 +482,8 @@ impl<E: Env> Runner<E> {
 impl<E: Env> Inner<E> {
     fn turn(&mut self, now: Instant, random: u64) -> Output {
         let mut out = Output::default();
-        let mut turn = Turn { config: &self.config.clone(), now, random, out: &mut out };
+        let config = Rc::clone(&self.config);
+        let mut turn = Turn { config: &config, now, random, out: &mut out };
         self.take_completions(&mut turn);
         if self.config.read_mode == raft::ReadMode::Lease {
             // A lease counts ticks: those that are owed come before any read rests on it.

@@ -4,6 +4,7 @@
 //! that are read, so that a mistake in them is told before anything is loaded, and those that are written, so
 //! that a long run does not end with nowhere to write. A refusal exits with 2.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// and latency.
 ///
 /// Exit status: 0; 1 if no measured operation succeeded, more of them failed than --errors-max-percent
-/// allows, or --load or --preload left a key unwritten; 2 for a wrong command line; 3 if no endpoint could be
-/// reached.
+/// allows, --load or --preload left a key unwritten, or --audit found a wrong answer or had nothing to check;
+/// 2 for a wrong command line; 3 if no endpoint could be reached.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -85,6 +86,22 @@ pub struct Args {
     /// falls into --warmup is not measured.
     #[arg(long, requires = "trace")]
     pub trace_once: bool,
+
+    /// Check what the server answers: a benchmark of wrong answers is worth nothing.
+    ///
+    /// Of a sample of the keys (all of up to 4096, of more about as many) every operation is recorded, from
+    /// the start of the run on and with --load too, and checked at the end: the history has to be
+    /// linearizable, every write executed once; the last value of each key is read for it. What was checked,
+    /// and what was found, is in the result. At most 524288 operations are kept (64 MiB): then recording
+    /// ends, which is told. Scans are not checked. Nobody else may write to the keys meanwhile. Written
+    /// values begin with a mark, so they have at least 16 bytes.
+    #[arg(long)]
+    pub audit: bool,
+
+    /// Where calls go: to the leader of their key, or to any node in turn, which passes them on. etcd and
+    /// health checks have no leader that is told.
+    #[arg(long, value_enum, default_value_t = RouteTo::Leader, value_name = "ROUTE")]
+    pub route: RouteTo,
 
     /// Connections to each node, shared out over the threads.
     #[arg(long, default_value_t = 4, value_name = "N")]
@@ -183,6 +200,24 @@ pub enum Arrivals {
     Constant,
     /// As a Poisson process.
     Poisson,
+}
+
+/// Which node a call goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouteTo {
+    /// The one that leads its key's shard, where it is known and connected.
+    Leader,
+    /// One after the other.
+    Any,
+}
+
+impl fmt::Display for RouteTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Any => "any",
+        })
+    }
 }
 
 /// What is written to standard output.

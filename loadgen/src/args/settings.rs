@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use super::{Args, Arrivals, KeyDistribution, Kind, Output, Target, ValueSizes, Workload};
+use super::{Args, Arrivals, KeyDistribution, Kind, Output, RouteTo, Target, ValueSizes, Workload};
+use crate::audit::MARK_BYTES;
 use crate::method::Method;
 use crate::trace::Trace;
 
@@ -40,6 +41,10 @@ pub struct Settings {
     pub workload: Workload,
     /// Whether every key is written once before the run.
     pub preload: bool,
+    /// Whether answers are recorded and checked.
+    pub audit: bool,
+    /// Which node calls go to.
+    pub route: RouteTo,
     /// What a run of [`Workload::Trace`] replays.
     pub trace: Option<TraceSettings>,
     /// Connections to each node.
@@ -111,11 +116,14 @@ impl Settings {
                 once: args.trace_once,
             }),
         };
+        check_audit(&args, workload, trace.as_ref().map(|replayed| &*replayed.trace))?;
         Ok(Self {
             endpoints,
             target: args.target,
             workload,
             preload: args.preload,
+            audit: args.audit,
+            route: args.route,
             trace,
             connections: args.connections,
             in_flight,
@@ -143,8 +151,8 @@ impl Settings {
     pub fn for_preload(&self) -> Self {
         let closed = IN_FLIGHT_CLOSED.max(self.threads).min(self.in_flight);
         let in_flight = if self.rate.is_some() { closed } else { self.in_flight };
-        let workload = Workload::Load;
-        Self { workload, preload: false, rate: None, in_flight, ..self.without_files() }
+        let (preload, audit, rate, workload) = (false, false, None, Workload::Load);
+        Self { workload, preload, audit, rate, in_flight, ..self.without_files() }
     }
 
     /// The same, with nothing written to files.
@@ -215,6 +223,23 @@ fn workload_of(args: &Args) -> Result<Workload, clap::Error> {
         )));
     }
     Ok(workload)
+}
+
+/// Whether what is asked for can be audited.
+fn check_audit(args: &Args, workload: Workload, trace: Option<&Trace>) -> Result<(), clap::Error> {
+    if !args.audit {
+        return Ok(());
+    }
+    if [Workload::Check, Workload::Scan].contains(&workload) {
+        return Err(refuse(&format!("--audit has nothing to check where the calls are {workload}s")));
+    }
+    let size_min = trace.map_or(args.value_size.min(), Trace::size_min);
+    if (size_min as usize) < MARK_BYTES {
+        return Err(refuse(&format!(
+            "--audit marks values by their first {MARK_BYTES} bytes, so none can have {size_min}"
+        )));
+    }
+    Ok(())
 }
 
 /// The trace of a file, where target and threads can replay it.
@@ -334,6 +359,11 @@ mod tests {
             "--trace /dev/null",
             "--trace /dev/null --workload put",
             "--errors-max-percent 101",
+            "--audit --target health",
+            "--audit --workload scan",
+            "--audit --value-size 15..99",
+            "--audit --value-size 8:1,256:99",
+            "--route follower",
             "--hgrm /nowhere/at/all",
             "--interval-log /nowhere/at/all",
             "--html /nowhere/at/all",

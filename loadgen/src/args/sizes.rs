@@ -51,6 +51,15 @@ pub struct WeightedSize {
 }
 
 impl ValueSizes {
+    /// The smallest size that can occur.
+    pub fn min(&self) -> u32 {
+        match self {
+            Self::Fixed(size) => *size,
+            Self::Uniform(range) | Self::Zipfian(range) => range.min,
+            Self::Weighted(sizes) => sizes.iter().map(|entry| entry.size).min().unwrap_or(0),
+        }
+    }
+
     /// The largest size that can occur.
     pub fn max(&self) -> u32 {
         match self {

@@ -252,3 +252,73 @@ async fn a_trace_is_replayed_once() {
     assert_eq!((total.operations(), total.failures(), total.not_found), (1000, 0, 0));
     assert_eq!(server.keys(), 500);
 }
+
+async fn audited(server: &TestServer, line: &str) -> serde_json::Value {
+    let line =
+        format!("{line} --audit --in-flight 8 --duration 200ms --warmup 0s --threads 2 --connections 2");
+    run(server, &line).await.total.audit.expect("it was asked for").json()
+}
+
+#[tokio::test]
+async fn an_audit_passes_on_a_correct_server() {
+    let shared = ["put", "mixed:50", "cas", "ycsb-d", "ycsb-f", "delete --preload"];
+    let targets = [
+        ("kv", [&shared[..], &["append", "ycsb-e", "put --trace"]].concat()),
+        ("pipeline", [&shared[..], &["append"]].concat()),
+        ("etcd", shared.to_vec()),
+    ];
+    let trace = tempfile("put a 30\nget a\nappend a 20\ndelete b\nappend b 40\nget b\nput c 99\n");
+    for (target, workloads) in targets {
+        for workload in workloads {
+            let server = TestServer::start().await;
+            let line = match workload {
+                "put --trace" => format!("--target {target} --trace {}", trace.display()),
+                workload => format!("--target {target} --workload {workload} --keys 10 --value-size 16..64"),
+            };
+            let audit = audited(&server, &line).await;
+            assert_eq!(audit["passed"], true, "{line}: {audit}");
+            assert!(audit["operations"].as_u64() > Some(20) && audit["unread"] == 0, "{line}: {audit}");
+            let whole = audit["sampled_percent"].as_f64().expect("a number");
+            assert!((99.9..=100.0).contains(&whole) || workload == "ycsb-e", "{line}: {audit}");
+        }
+    }
+    std::fs::remove_file(trace).expect("it is ours");
+}
+
+#[tokio::test]
+async fn an_audit_fails_on_wrong_answers() {
+    let cases = [
+        (Fault::StaleEvery(50), "--workload mixed:50 --keys 4", "stale read"),
+        (Fault::LoseEvery(100), "--workload mixed:50 --keys 4", "acknowledged write lost"),
+        (Fault::DoubleEvery(100), "--workload append --value-size 20 --keys 4", "write executed twice"),
+    ];
+    for target in ["kv", "pipeline"] {
+        for (fault, line, kind) in cases {
+            let server = TestServer::faulty(fault).await;
+            let audit = audited(&server, &format!("--target {target} {line}")).await;
+            assert_eq!(audit["passed"], false, "{target} {line}: {audit}");
+            let violations = audit["violations"].as_array().expect("a list");
+            assert!(violations.iter().any(|one| one["kind"] == kind), "{target} {line}: {audit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_audit_passes_where_calls_fail_and_where_a_load_tries_again() {
+    let server = TestServer::faulty(Fault::RefuseEvery(5)).await;
+    let audit = audited(&server, "--workload mixed:50 --keys 4").await;
+    assert_eq!(audit["passed"], true, "{audit}");
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_millis(700) }).await;
+    let audit = audited(&server, "--workload mixed:50 --keys 4 --timeout 50ms").await;
+    assert_eq!(audit["passed"], true, "{audit}");
+    let server = TestServer::faulty(Fault::RefuseEvery(5)).await;
+    let load = run(&server, "--load --keys 300 --audit").await.total.audit.expect("it was asked for");
+    assert!(load.verdict().is_ok(), "{}", load.text());
+}
+
+/// A file of this test program.
+fn tempfile(text: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("loadgen-{}.trace", std::process::id()));
+    std::fs::write(&path, text).expect("the directory for it");
+    path
+}

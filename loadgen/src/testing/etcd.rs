@@ -27,8 +27,12 @@ struct RangeRequest {
 struct KeyValue {
     #[prost(bytes = "bytes", tag = "1")]
     key: Bytes,
+    #[prost(int64, tag = "2")]
+    create_revision: i64,
     #[prost(int64, tag = "3")]
     mod_revision: i64,
+    #[prost(int64, tag = "4")]
+    version: i64,
     #[prost(bytes = "bytes", tag = "5")]
     value: Bytes,
 }
@@ -123,7 +127,7 @@ pub fn store(path: &str, message: Bytes, inner: &mut Inner) -> Reply {
         }
         "/etcdserverpb.KV/DeleteRange" => {
             let request = RangeRequest::decode(message).map_err(malformed)?;
-            let deleted = i64::from(inner.keys.remove(&request.key).is_some());
+            let deleted = i64::from(inner.delete(&request.key));
             Ok(ChangeResponse { header: header(inner), deleted }.encode_to_vec())
         }
         "/etcdserverpb.KV/Txn" => {
@@ -146,7 +150,9 @@ fn range(request: RangeRequest, inner: &Inner) -> RangeResponse {
         .take(if one { 1 } else { limit })
         .map(|(key, held)| KeyValue {
             key: key.clone(),
+            create_revision: held.created as i64,
             mod_revision: held.revision as i64,
+            version: held.version as i64,
             value: held.value.clone(),
         })
         .collect();

@@ -1,5 +1,5 @@
-//! A gRPC server for the tests, on h2: answers health checks, keeps keys, tells a routing table, and stalls
-//! or refuses where it is told to.
+//! A gRPC server for the tests, on h2: answers health checks, keeps keys, tells a routing table, and stalls,
+//! refuses or answers wrongly where it is told to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -37,6 +37,8 @@ pub struct Inner {
     pub revision: u64,
     calls: u64,
     fault: Option<Fault>,
+    /// The keys as they were, and the revision, for [`Fault::StaleEvery`].
+    older: (BTreeMap<Bytes, Held>, u64),
     /// Nothing is answered before this.
     stalled_to: Option<Instant>,
 }
@@ -48,6 +50,10 @@ pub struct Held {
     pub value: Bytes,
     /// The revision of its last change.
     pub revision: u64,
+    /// The revision at which it came to be.
+    pub created: u64,
+    /// Its version.
+    pub version: u64,
 }
 
 /// What a server does wrong.
@@ -55,6 +61,12 @@ pub struct Held {
 pub enum Fault {
     /// Every so many calls one is refused.
     RefuseEvery(u64),
+    /// Every so many calls reads are served as it was then, up to the next time.
+    StaleEvery(u64),
+    /// Every so many calls a put is acknowledged and forgotten.
+    LoseEvery(u64),
+    /// Every so many calls an append is made twice.
+    DoubleEvery(u64),
     /// Call number `at` (counted from 1) and all that come within `span` after it are answered at the end of
     /// it.
     Stall {
@@ -113,7 +125,8 @@ async fn stream(request: Request<RecvStream>, respond: SendResponse<Bytes>, stat
     if head.uri.path() == "/distribkv.v1.KV/Pipeline" {
         return pipeline(body, respond, state).await;
     }
-    assert!(head.headers.contains_key("grpc-timeout") || is_of_the_supervisor(head.uri.path()));
+    let is_of_the_load = head.headers.contains_key("grpc-timeout");
+    assert!(is_of_the_load || is_of_the_supervisor(head.uri.path()), "{}", head.uri);
     let mut bytes = BytesMut::new();
     while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).expect("it was received");
@@ -153,10 +166,16 @@ fn answer(reply: Result<Bytes, (u16, v1::Reason)>, mut respond: SendResponse<Byt
     }
 }
 
-/// What is asked once or now and then, beside the load.
+/// What is asked once or now and then, beside the load; an audit reads last values.
 fn is_of_the_supervisor(path: &str) -> bool {
-    ["/distribkv.v1.Cluster/Shards", "/distribkv.v1.Cluster/Status", "/etcdserverpb.Maintenance/Status"]
-        .contains(&path)
+    [
+        "/distribkv.v1.Cluster/Shards",
+        "/distribkv.v1.Cluster/Status",
+        "/etcdserverpb.Maintenance/Status",
+        "/distribkv.v1.KV/Get",
+        "/etcdserverpb.KV/Range",
+    ]
+    .contains(&path)
 }
 
 /// Answers operation after operation; a refusal is an answer too.
@@ -242,7 +261,10 @@ fn reply(path: &str, message: Bytes, state: &State) -> (Reply, Option<Instant>) 
         Some(Fault::Stall { at, span }) if inner.calls == at => {
             inner.stalled_to = Some(Instant::now() + span)
         }
-        Some(Fault::RefuseEvery(_) | Fault::Stall { .. }) | None => {}
+        Some(Fault::StaleEvery(every)) if inner.calls.is_multiple_of(every) => {
+            inner.older = (inner.keys.clone(), inner.revision);
+        }
+        Some(_) | None => {}
     }
     (store(path, message, &mut inner), inner.stalled_to)
 }
@@ -253,6 +275,12 @@ fn store(path: &str, message: Bytes, inner: &mut Inner) -> Reply {
         "/grpc.health.v1.Health/Check" => Ok(health::HealthCheckResponse { status: 1 }.encode_to_vec()),
         "/distribkv.v1.KV/Get" => {
             let key = v1::GetRequest::decode(message).map_err(malformed)?.key;
+            if let Some(Fault::StaleEvery(_)) = inner.fault {
+                let (keys, revision) = &inner.older;
+                let kv = keys.get(&key).map(|held| held.kv(&key));
+                let header = Some(v1::ResponseHeader { revision: *revision, ..Default::default() });
+                return Ok(v1::GetResponse { header, kv }.encode_to_vec());
+            }
             let kv = inner.kv(&key);
             Ok(v1::GetResponse { header: inner.header(), kv }.encode_to_vec())
         }
@@ -264,44 +292,84 @@ fn store(path: &str, message: Bytes, inner: &mut Inner) -> Reply {
                 return Ok(v1::PutResponse { header: inner.header(), previous, ..Default::default() }
                     .encode_to_vec());
             }
-            inner.put(put.key, put.value);
-            Ok(v1::PutResponse { header: inner.header(), succeeded: true, ..Default::default() }
-                .encode_to_vec())
+            let forgotten = inner.is_now(|fault| matches!(fault, Fault::LoseEvery(_)));
+            let before = forgotten.then(|| (inner.keys.clone(), inner.revision));
+            let version = inner.put(put.key, put.value);
+            let header = inner.header();
+            if let Some(before) = before {
+                (inner.keys, inner.revision) = before;
+            }
+            Ok(v1::PutResponse { header, succeeded: true, version, ..Default::default() }.encode_to_vec())
         }
         "/distribkv.v1.KV/Delete" => {
             let key = v1::DeleteRequest::decode(message).map_err(malformed)?.key;
-            let existed = inner.keys.remove(&key).is_some();
-            Ok(v1::DeleteResponse { succeeded: true, existed, ..Default::default() }.encode_to_vec())
+            let existed = inner.delete(&key);
+            let header = inner.header();
+            Ok(v1::DeleteResponse { header, succeeded: true, existed, previous: None }.encode_to_vec())
         }
         "/distribkv.v1.KV/Append" => {
             let append = v1::AppendRequest::decode(message).map_err(malformed)?;
+            let is_doubled = inner.is_now(|fault| matches!(fault, Fault::DoubleEvery(_)));
             let mut value = inner.keys.get(&append.key).map_or_else(Vec::new, |held| held.value.to_vec());
-            value.extend_from_slice(&append.value);
+            for _ in 0..1 + usize::from(is_doubled) {
+                value.extend_from_slice(&append.value);
+            }
             if value.len() > 1 << 20 {
                 return Err((9, v1::Reason::Limit));
             }
             let length = value.len() as u64;
-            inner.put(append.key, value.into());
-            Ok(v1::AppendResponse { succeeded: true, length, ..Default::default() }.encode_to_vec())
+            let version = inner.put(append.key, value.into());
+            let header = inner.header();
+            Ok(v1::AppendResponse { header, succeeded: true, length, version }.encode_to_vec())
         }
         _ => etcd::store(path, message, inner),
     }
 }
 
 impl Inner {
-    /// Writes a key.
-    pub fn put(&mut self, key: Bytes, value: Bytes) {
+    /// Writes a key. Gives its version.
+    pub fn put(&mut self, key: Bytes, value: Bytes) -> u64 {
         self.revision += 1;
-        self.keys.insert(key, Held { value, revision: self.revision });
+        let revision = self.revision;
+        let before = self.keys.get(&key).map(|held| (held.created, held.version));
+        let (created, version) = before.map_or((revision, 1), |(created, version)| (created, version + 1));
+        self.keys.insert(key, Held { value, revision, created, version });
+        version
+    }
+
+    /// Deletes a key. Gives whether it was there.
+    pub fn delete(&mut self, key: &Bytes) -> bool {
+        let existed = self.keys.remove(key).is_some();
+        self.revision += u64::from(existed);
+        existed
+    }
+
+    /// Whether a fault of that kind is due with this call.
+    fn is_now(&self, is_kind: impl Fn(&Fault) -> bool) -> bool {
+        match self.fault.filter(is_kind) {
+            Some(Fault::LoseEvery(every) | Fault::DoubleEvery(every)) => self.calls.is_multiple_of(every),
+            Some(Fault::RefuseEvery(_) | Fault::StaleEvery(_) | Fault::Stall { .. }) | None => false,
+        }
     }
 
     fn kv(&self, key: &Bytes) -> Option<v1::KeyValue> {
-        let Held { value, revision: mod_revision } = self.keys.get(key)?.clone();
-        Some(v1::KeyValue { key: key.clone(), value, mod_revision, ..Default::default() })
+        self.keys.get(key).map(|held| held.kv(key))
     }
 
     fn header(&self) -> Option<v1::ResponseHeader> {
         Some(v1::ResponseHeader { revision: self.revision, ..Default::default() })
+    }
+}
+
+impl Held {
+    fn kv(&self, key: &Bytes) -> v1::KeyValue {
+        v1::KeyValue {
+            key: key.clone(),
+            value: self.value.clone(),
+            create_revision: self.created,
+            mod_revision: self.revision,
+            version: self.version,
+        }
     }
 }
 

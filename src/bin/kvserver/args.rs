@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use distribkv::config::{LogFormat, PROFILE_BALANCED, PROFILE_DEV, Settings};
+use distribkv::config::{LogFormat, PROFILE_NAMES, Settings, built_in_profile};
 use distribkv::host::node::Planted;
 use distribkv::log::RecoveredAt;
 
@@ -43,6 +43,7 @@ const AFTER_HELP: &str = "Exit codes:
   18  a log write failed
   19  refused by other nodes: another cluster, other settings or another id
   20  refused by other nodes: another data directory, or an older copy of it
+  21  `kvserver tune` found that this host lacks what a node needs
 
 Settings that must be the same on all nodes (--peers, --shards, --cluster-name, --election-timeout-ms,
 --heartbeat-ms, lease_reads) cannot be changed node by node: a node that the majority refuses ends with 19.
@@ -66,6 +67,13 @@ pub enum Command {
     /// Print what is in the data directory of a node that does not run, one fact a line. Nothing in it is
     /// changed.
     Dump(DumpArgs),
+    /// Look at this host, measure its disk, and say what would be better for a node. Nothing is changed.
+    ///
+    /// Give it the flags of the node that is to run, or its --config: what is wanted follows from them. The
+    /// disk is measured in the data directory, or in what there is above it, with one scratch file of 32 MiB
+    /// that is removed afterwards; a running node is not in the way, and is slower meanwhile.
+    #[command(after_help = TUNE_HELP)]
+    Tune(Box<TuneArgs>),
 }
 
 /// The flags of `kvserver restore`.
@@ -121,6 +129,44 @@ pub struct DumpArgs {
     pub values: bool,
 }
 
+const TUNE_HELP: &str = "States:
+  ok      as it should be
+  better  it works, and could be better
+  needed  a node does not start without it, or does not keep its promises
+  -       the host does not say
+
+Exit codes:
+  0   nothing that is needed is missing
+  1   a file could not be used
+  2   wrong usage or settings, or the file of --write exists
+  21  something that is needed is missing
+  130 interrupted
+
+Colours are for terminals; NO_COLOR=1 turns them off.";
+
+/// The flags of `kvserver tune`.
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// Look only, measure nothing, and print only what is not as it should be.
+    #[arg(long)]
+    pub check: bool,
+    /// About how long the disk is measured.
+    #[arg(long, value_name = "S", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Write the settings that this host asks for as a profile, each with its reason.
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Replace the file of --write where it exists.
+    #[arg(long, requires = "write")]
+    pub force: bool,
+    /// Print one object of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The node that is to run.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
 fn segment_id(text: &str) -> Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|error| format!("{error}: hexadecimal digits, as in seg-ID.log"))
 }
@@ -140,6 +186,10 @@ pub struct LocalArgs {
     /// Shards of the cluster, fixed when it is made.
     #[arg(long)]
     pub shards: Option<u32>,
+    /// A set of defaults for all nodes: dev, balanced, low-latency, throughput, or a file of settings. Nodes
+    /// share this machine: of every one but dev each has its part of the cores, and none is pinned.
+    #[arg(long, value_name = "NAME|FILE", default_value = "dev")]
+    pub profile: String,
     /// What is logged: error, warn, info, debug, trace.
     #[arg(long, default_value = "info")]
     pub log_level: String,
@@ -176,8 +226,8 @@ pub struct NodeArgs {
     /// The size of a log segment [default: 67108864].
     #[arg(long, value_name = "BYTES")]
     pub segment_bytes: Option<u64>,
-    /// A set of defaults: balanced, dev, or a file of settings [default: balanced].
-    #[arg(long, value_name = "balanced|dev|FILE")]
+    /// A set of defaults: balanced, low-latency, throughput, dev, or a file of settings [default: balanced].
+    #[arg(long, value_name = "NAME|FILE")]
     pub profile: Option<String>,
     /// A file of settings (TOML: all of them; see tuning/three-nodes.toml). Flags go before it.
     #[arg(long, value_name = "FILE")]
@@ -262,11 +312,11 @@ impl NodeArgs {
 
     fn profile_layer(&self) -> Result<(String, String), String> {
         let name = self.profile.as_deref().unwrap_or(PROFILE_DEFAULT);
-        let text = match name {
-            "balanced" => PROFILE_BALANCED.to_owned(),
-            "dev" => PROFILE_DEV.to_owned(),
-            file => std::fs::read_to_string(file)
-                .map_err(|error| format!("--profile {file}: {error}; use balanced, dev or a file"))?,
+        let text = match built_in_profile(name) {
+            Some(text) => text.to_owned(),
+            None => std::fs::read_to_string(name).map_err(|error| {
+                format!("--profile {name}: {error}; use {} or a file", PROFILE_NAMES.join(", "))
+            })?,
         };
         Ok((format!("--profile {name}"), text))
     }
@@ -324,6 +374,16 @@ mod tests {
         let settings = Cli::parse_from(line).node.settings().expect("valid flags");
         assert_eq!(settings.cluster.peers, ["a:1", "b:2", "c:3"]);
         assert_eq!((settings.node.id, settings.node.pin, settings.cluster.shards), (2, false, 4));
+    }
+
+    #[test]
+    fn every_profile_has_its_name_and_a_file_is_one_too() {
+        for (name, spin_us) in [("balanced", 0), ("low-latency", 50), ("throughput", 0), ("dev", 0)] {
+            let settings = Cli::parse_from(["kvserver", "--profile", name]).node.settings();
+            assert_eq!(settings.expect("a profile of ours").node.spin_us, spin_us, "{name}");
+        }
+        let error = Cli::parse_from(["kvserver", "--profile", "fast"]).node.settings().expect_err("no file");
+        assert!(error.contains("low-latency, throughput"), "{error}");
     }
 
     #[test]

@@ -77,7 +77,10 @@ fn watch_signals(events: &mpsc::Sender<Event>) {
 
 fn start(args: &LocalArgs, node: u16, peers: &str, events: &mpsc::Sender<Event>) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--profile", "dev", "--id", &node.to_string(), "--peers", peers]);
+    command.args(["--profile", &args.profile, "--id", &node.to_string(), "--peers", peers]);
+    if args.profile != "dev" {
+        command.args(["--no-pin", "--cores", &cores_of_each(args.nodes).to_string()]);
+    }
     command
         .arg(format!("--die-with-parent={}", std::process::id()))
         .args(["--log-level", &args.log_level, "--data-dir"])
@@ -97,6 +100,12 @@ fn start(args: &LocalArgs, node: u16, peers: &str, events: &mpsc::Sender<Event>)
         thread::spawn(move || pass_on(node, output, at == 0, &events));
     }
     Ok(child)
+}
+
+/// The cores of each node: what a profile says of them is for a node that has a machine for itself.
+fn cores_of_each(nodes: u16) -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (cores / usize::from(nodes).max(1)).max(1)
 }
 
 /// Passes a node's lines on; its standard output ends when the node does.

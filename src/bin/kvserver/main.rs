@@ -1,5 +1,5 @@
-//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine; and what looks into the data
-//! directory of a node that does not run.
+//! `kvserver`: a node of a distribKV cluster, or a whole cluster on one machine; what looks into the data
+//! directory of a node that does not run; and what looks at the host that one is to run on.
 
 mod args;
 mod inspect;
@@ -10,6 +10,7 @@ mod restore;
 mod recover;
 mod serve;
 mod store;
+mod tune;
 
 use clap::{CommandFactory as _, Parser as _};
 use distribkv::flags;
@@ -28,6 +29,7 @@ fn main() {
         Some(Command::Restore(args)) => code_of(restore::run(&args)),
         Some(Command::Verify(args)) => inspect::verify(&args).unwrap_or_else(say),
         Some(Command::Dump(args)) => code_of(inspect::dump(&args)),
+        Some(Command::Tune(args)) => code_of(tune::run(&args)),
         None => code_of(run_node(&cli.node)),
     };
     std::process::exit(code);

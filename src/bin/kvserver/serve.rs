@@ -47,6 +47,7 @@ use crate::placement::placements;
 use crate::ready;
 use crate::recover;
 use crate::store::{NodeFacts, NodeStore};
+use crate::tune;
 
 /// How long leadership may take to move when the node goes away.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
@@ -95,6 +96,7 @@ pub fn run(
     let addresses = listeners.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let agreement = settings.cluster.agreement();
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
+    tune::warn_at_start(&settings);
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
     let permits = node::permits(&settings, cores);

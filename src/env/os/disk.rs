@@ -25,6 +25,26 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// The number of the kind of file system that `dir` is on, as the kernel's `magic.h` has them.
+///
+/// # Errors
+///
+/// What the kernel says of the directory.
+pub fn file_system_magic(dir: &Path) -> io::Result<u64> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path ends with a zero, and the kernel fills the struct, which lives through the call.
+    let result = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the struct is filled.
+    let found = unsafe { found.assume_init() };
+    // The kernel's numbers have 32 bits; where its word is wider they may come with their sign.
+    #[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
+    Ok(found.f_type as u64 & 0xFFFF_FFFF)
+}
+
 /// Whether an error of a read says that what is stored there cannot be had: a bad sector, or a checksum of
 /// the device or of the file system that is wrong. Every other error says nothing of what is stored.
 #[must_use]
@@ -51,6 +71,8 @@ mod tests {
     fn a_file_system_says_what_room_it_has() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert!(free_bytes(dir.path()).expect("it is there") > 0);
+        assert_ne!(file_system_magic(dir.path()).expect("it is there"), 0);
+        assert_eq!(file_system_magic(Path::new("/proc")).expect("this is Linux"), 0x9FA0);
         let missing = free_bytes(&dir.path().join("missing")).expect_err("there is no such directory");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

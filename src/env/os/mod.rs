@@ -4,9 +4,10 @@
 //! - [`disk`] asks a file system how much room it has, and sorts what failed reads say.
 //! - [`map`] maps a file, to measure what that costs.
 //! - [`net`] makes listening sockets that are first bound alone and then shared.
-//! - [`process`] ends with its parent, and asks others to end.
+//! - [`process`] ends with its parent, asks others to end, and knows what this one may use.
 //! - [`signal`] turns the signals that ask to stop into something that a task waits for.
 //! - [`time`] is the local time of day.
+//! - [`uring`] asks whether io_uring may be used.
 
 #![allow(unsafe_code, reason = "this is the place for it: each block says why it is sound")]
 
@@ -17,3 +18,4 @@ pub mod net;
 pub mod process;
 pub mod signal;
 pub mod time;
+pub mod uring;

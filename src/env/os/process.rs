@@ -1,4 +1,4 @@
-//! Processes: one that ends with its parent, asking another to end, and what this one may lock.
+//! Processes: one that ends with its parent, asking another to end, and what this one may use.
 
 use std::io;
 
@@ -48,14 +48,27 @@ pub fn ignore_file_size_signal() -> io::Result<()> {
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// How many bytes this process may lock in memory.
+/// How many bytes this process may lock in memory; `u64::MAX` where there is no limit.
 ///
 /// # Errors
 ///
 /// What the kernel says; it has no reason to.
 pub fn lockable_bytes() -> io::Result<u64> {
+    limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// How many files this process may have open at a time.
+///
+/// # Errors
+///
+/// What the kernel says; it has no reason to.
+pub fn open_files_max() -> io::Result<u64> {
+    limit(libc::RLIMIT_NOFILE)
+}
+
+fn limit(of: libc::__rlimit_resource_t) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the struct, which lives through the call.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    let result = unsafe { libc::getrlimit(of, &raw mut limit) };
     if result == 0 { Ok(limit.rlim_cur) } else { Err(io::Error::last_os_error()) }
 }

@@ -10,11 +10,12 @@ use sim::run::{Options, run};
 const TRIES: u64 = 150;
 
 /// The mistakes, and the seed from which on each is found.
-const PLANTED: [(&str, u64); 26] = [
+const PLANTED: [(&str, u64); 27] = [
     ("ReplyFromDeposedLeader", 1),
     ("ResentWithoutAnswer", 5),
     ("RepeatsAdmitted", 5),
     ("ReadBeforeApplied", 3),
+    ("ReadServedByAnyNode", 6),
     ("AcknowledgeBeforeWrite", 1),
     ("OwnCopyCountedEarly", 1),
     ("ReadBeforeFirstCommit", 3),
