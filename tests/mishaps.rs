@@ -20,8 +20,9 @@ use processes::{Cluster, PATIENCE};
 /// The node that all of it befalls. No leader is better off than another: it leads some shards.
 const VICTIM: u32 = 3;
 
-/// Tables soon, and a look at all files every second.
+/// Tables soon, and a look at all files every second. The log is kept for longer than that.
 const SETTINGS: &str = "snapshot_bytes_max = 65536
+snapshot_keep_entries = 512
 snapshot_interval_s = 1
 block_cache_bytes = 1048576
 scrub_bytes_per_s = 1073741824
@@ -98,18 +99,21 @@ impl Scene {
 
     /// Harms files of the victim while it runs, and waits until it has found that and is whole again. Where
     /// what was harmed is let go of before anybody looks at it, or is kept for its room alone, it is the next
-    /// one's turn.
+    /// one's turn; none is harmed twice, which would make it whole again.
     async fn harm_running(&mut self, kind: (&str, &str)) {
         let (before, _) = self.counted().await;
         let begun = Instant::now();
-        let mut harmed = None;
+        let (mut harmed, mut names) = (None, Vec::new());
         while self.counted().await.0 == before {
             let said = self.cluster.node(VICTIM).process().said().join("\n");
             assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not find what was done to it:\n{said}");
-            if harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN)
-                && let Some(path) = self.harm(kind, 0, Harm::Bit)
+            let is_time = harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN);
+            let files = self.files(kind.0, kind.1);
+            let fresh = files.iter().position(|path| !names.contains(&name(path)));
+            if let Some(path) = fresh.filter(|_| is_time).and_then(|place| self.harm(kind, place, Harm::Bit))
             {
                 println!("running, a bit: {}", name(&path));
+                names.push(name(&path));
                 harmed = Some(Instant::now());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -54,7 +54,6 @@ pin = false
 segment_bytes = 10485760
 batch_bytes_max = 5242880
 log_segments_max = 2
-snapshot_keep_entries = 0
 ";
 
 /// Whether a cluster of this test program runs.
@@ -326,7 +325,9 @@ impl Cluster {
     pub fn with_small_files(nodes: u32, settings: &str, flags: &[&str]) -> Self {
         let mut cluster = Self::new_quick(nodes);
         let profile = cluster.dir.path().join("small.toml");
-        fs::write(&profile, format!("{SMALL_FILES}{settings}")).expect("the directory is ours");
+        let keep =
+            if settings.contains("snapshot_keep_entries") { "" } else { "snapshot_keep_entries = 0\n" };
+        fs::write(&profile, format!("{SMALL_FILES}{keep}{settings}")).expect("the directory is ours");
         cluster.flags.extend(["--profile".into(), profile.to_string_lossy().into_owned()]);
         cluster.flags.extend(flags.iter().map(ToString::to_string));
         cluster
