@@ -130,11 +130,13 @@ fn arrivals(arrivals: Arrivals) -> &'static str {
     }
 }
 
-fn server(about: &About) -> Value {
+/// What answers.
+pub fn server(about: &About) -> Value {
     json!({ "name": about.name, "version": about.version, "profile": about.profile })
 }
 
-fn host(host: &Host) -> Value {
+/// The machine that the load came from.
+pub fn host(host: &Host) -> Value {
     json!({
         "name": host.name,
         "kernel": host.kernel,
@@ -180,7 +182,8 @@ fn plain(name: &str, value: &Value) -> (String, String) {
     (name.replace('_', " "), value + unit)
 }
 
-fn named(values: impl IntoIterator<Item = (&'static str, Value)>) -> Map<String, Value> {
+/// Values as the fields of an object.
+pub fn named(values: impl IntoIterator<Item = (&'static str, Value)>) -> Map<String, Value> {
     values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -235,7 +238,8 @@ fn us(ns: f64) -> Value {
     rounded(ns / 1e3, 1).into()
 }
 
-fn rounded(value: f64, decimals: i32) -> f64 {
+/// A value to so many decimals.
+pub fn rounded(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
 }

@@ -23,6 +23,7 @@ mod args;
 mod arrivals;
 mod audit;
 mod call;
+mod compare;
 mod connection;
 mod control;
 mod engine;
@@ -80,5 +81,8 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(refused) => refused.exit(),
     };
-    run::run(settings)
+    match settings.versus.clone() {
+        Some(versus) => compare::run(settings, versus),
+        None => run::run(settings),
+    }
 }

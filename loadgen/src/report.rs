@@ -18,7 +18,7 @@ pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("p99_99", 0.9999)];
 
 /// What is said of every closed loop.
-const CLOSED: &str = "closed loop: a stalled server hides here (coordinated omission); use --rate";
+pub const CLOSED: &str = "closed loop: a stalled server hides here (coordinated omission); use --rate";
 
 /// The result of a run.
 #[derive(Clone, Copy, Debug)]

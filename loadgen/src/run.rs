@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::args::{Output, Settings, Workload};
 use crate::audit;
-use crate::control::{Control, ControlError};
+use crate::control::{About, Control, ControlError};
 use crate::engine::{Engine, schedule_of};
 use crate::header::{self, header};
 use crate::host::Host;
@@ -37,7 +37,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
 /// The run failed, see [`Report::verdict`].
-const EXIT_FAILED: u8 = 1;
+pub const EXIT_FAILED: u8 = 1;
 /// No endpoint could be reached.
 const EXIT_UNREACHABLE: u8 = 3;
 
@@ -48,21 +48,9 @@ pub fn run(settings: Settings) -> ExitCode {
     let outcome = runtime().map_err(RunError::Io).and_then(|runtime| runtime.block_on(supervise(settings)));
     match outcome {
         Ok(measured) => finish(&Report { settings, measured: &measured }),
-        Err(RunError::Unreachable(error)) => {
-            eprintln!("loadgen: none of {} could be reached: {error}", settings.endpoints.join(","));
-            ExitCode::from(EXIT_UNREACHABLE)
-        }
-        Err(RunError::NoConnection) => {
-            eprintln!("loadgen: no connection to a node that the routing table names could be made");
-            ExitCode::from(EXIT_UNREACHABLE)
-        }
-        Err(RunError::Unwritten(missing)) => {
-            eprintln!("loadgen: --preload: {missing} keys were not written");
-            ExitCode::from(EXIT_FAILED)
-        }
-        Err(RunError::Io(error)) => {
-            eprintln!("loadgen: {error}");
-            ExitCode::from(EXIT_FAILED)
+        Err(error) => {
+            eprintln!("loadgen: {}", error.told(settings));
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -80,7 +68,32 @@ pub enum RunError {
     Io(io::Error),
 }
 
-fn runtime() -> io::Result<Runtime> {
+impl RunError {
+    /// What happened, of a run with these settings.
+    pub fn told(&self, settings: &Settings) -> String {
+        match self {
+            Self::Unreachable(error) => {
+                format!("none of {} could be reached: {error}", settings.endpoints.join(","))
+            }
+            Self::NoConnection => {
+                "no connection to a node that the routing table names could be made".to_owned()
+            }
+            Self::Unwritten(missing) => format!("--preload: {missing} keys were not written"),
+            Self::Io(error) => error.to_string(),
+        }
+    }
+
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable(_) | Self::NoConnection => EXIT_UNREACHABLE,
+            Self::Unwritten(_) | Self::Io(_) => EXIT_FAILED,
+        }
+    }
+}
+
+/// The supervisor's.
+pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
@@ -128,15 +141,41 @@ fn view_of<'a>(report: &Report<'a>) -> RunView<'a> {
 
 /// Runs what the settings say, the preload before it included.
 pub async fn supervise(settings: &Arc<Settings>) -> Result<Measured, RunError> {
+    let reached = reach(settings).await?;
+    eprint!("{}", header::row("server", &header::server(reached.about.as_ref())));
+    let mut failed = 0;
+    if settings.preload {
+        failed = preload(settings, reached.routing.clone()).await?;
+    }
+    measure(settings, reached, failed > 0).await
+}
+
+/// A cluster that answers.
+pub struct Reached {
+    /// Asks it for its routing table.
+    control: Control,
+    /// The first one.
+    pub routing: Routing,
+    /// What it is, where it tells.
+    pub about: Option<About>,
+}
+
+/// Finds the cluster.
+pub async fn reach(settings: &Settings) -> Result<Reached, RunError> {
     let mut control = Control::new(&settings.endpoints);
     let routing = first_routing(settings, &mut control).await?;
     let about = control.about(settings.target).await;
-    eprint!("{}", header::row("server", &header::server(about.as_ref())));
-    let mut failed = 0;
-    if settings.preload {
-        failed = preload(settings, routing.clone()).await?;
-    }
-    let measured = run_engines(settings, control, routing, failed > 0).await?;
+    Ok(Reached { control, routing, about })
+}
+
+/// One run, of a cluster that was found. `has_strays`: writes of before it may take effect in it.
+pub async fn measure(
+    settings: &Arc<Settings>,
+    reached: Reached,
+    has_strays: bool,
+) -> Result<Measured, RunError> {
+    let Reached { control, routing, about } = reached;
+    let measured = run_engines(settings, control, routing, has_strays).await?;
     Ok(Measured { about, ..measured })
 }
 
@@ -150,7 +189,7 @@ async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Rou
 }
 
 /// Writes every key once, as a run of its own that is told in a line. Gives how many writes were tried again.
-async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
+pub async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
     let load = Arc::new(settings.for_preload());
     eprintln!("  {:<12} {} keys", "preloading", load.keys);
     let measured = run_engines(&load, Control::new(&load.endpoints), routing, false).await?;
@@ -179,7 +218,9 @@ async fn run_engines(
         engines.abandon();
         return Err(RunError::NoConnection);
     }
-    eprintln!("  {:<12} {up} up", "connected");
+    if !settings.quiet {
+        eprintln!("  {:<12} {up} up", "connected");
+    }
     let start_ns = shared.now_ns();
     engines.go.send_replace(Some(start_ns));
     let mut watch = Watch::begin(settings, &shared, engines.records.clone());

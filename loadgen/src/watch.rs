@@ -65,7 +65,7 @@ impl<'a> Watch<'a> {
             operations: 0,
             log,
             log_error,
-            live: if settings.live { Live::of_terminal(title(settings)) } else { None },
+            live: if settings.live && !settings.quiet { Live::of_terminal(title(settings)) } else { None },
             is_warned: false,
         }
     }
@@ -133,6 +133,9 @@ impl<'a> Watch<'a> {
             live.push_rate(self.point.rate_per_s());
             return;
         }
+        if self.settings.quiet {
+            return;
+        }
         eprintln!("{}", progress(elapsed_s, self.point.span_s(), &self.sum));
         let warnings = warnings::of_point(&self.point);
         if !self.is_warned {
@@ -164,9 +167,13 @@ impl<'a> Watch<'a> {
 
 /// What is measured, in a line.
 pub fn title(settings: &Settings) -> String {
-    let pace = match settings.rate {
+    format!("{} on {}, {}", settings.workload, settings.target, pace(settings))
+}
+
+/// How calls follow each other, in a few words.
+pub fn pace(settings: &Settings) -> String {
+    match settings.rate {
         None => format!("closed loop, {} in flight", settings.in_flight),
         Some(rate) => format!("open loop, {rate}/s"),
-    };
-    format!("{} on {}, {pace}", settings.workload, settings.target)
+    }
 }

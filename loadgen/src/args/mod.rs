@@ -13,11 +13,13 @@ use clap::{Parser, ValueEnum};
 mod distribution;
 mod settings;
 mod sizes;
+mod versus;
 mod workload;
 
 pub use distribution::KeyDistribution;
 pub use settings::{Settings, TraceSettings};
 pub use sizes::{SizeRange, VALUE_BYTES_MAX, ValueSizes, WeightedSize};
+pub use versus::{Against, ROUNDS_MAX, Versus};
 pub use workload::{Kind, Mix, Target, Workload};
 
 /// Longest span that an option may name.
@@ -29,7 +31,7 @@ const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Exit status: 0; 1 if no measured operation succeeded, more of them failed than --errors-max-percent
 /// allows, --load or --preload left a key unwritten, or --audit found a wrong answer or had nothing to check;
 /// 2 for a wrong command line; 3 if no endpoint could be reached.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
     /// Nodes to start from, host:port, separated by commas. distribKV tells of the others; an etcd's nodes
@@ -97,6 +99,24 @@ pub struct Args {
     /// values begin with a mark, so they have at least 16 bytes.
     #[arg(long)]
     pub audit: bool,
+
+    /// Measure another target in turn with the first, and print the ratios of the two: [TARGET@]HOST:PORT,...
+    ///
+    /// As etcd@localhost:2379: a TARGET is one of --target, and the same as there where none is named. All
+    /// other settings hold for both; a health check takes the place of whatever the other side does, to tell
+    /// what its work costs. Each round runs both sides, each with --warmup and --duration, and every second
+    /// round begins with the other, so that what drifts befalls both alike. Both clusters stay up all the
+    /// time, so each also bears what the other does while idle. A ratio is the median of the rounds'
+    /// ratios. A cluster compared with itself shows how much of a ratio is noise. --preload loads each side
+    /// once, before the rounds.
+    #[arg(long, value_name = "[TARGET@]HOST:PORT,...")]
+    #[arg(conflicts_with_all = ["load", "audit", "trace_once", "hgrm", "interval_log"])]
+    pub compare: Option<Against>,
+
+    /// Rounds of --compare, up to 1000. From 6 on, each ratio has an interval that holds its median in at
+    /// least 95 of 100 comparisons.
+    #[arg(long, default_value_t = 5, requires = "compare", value_name = "N")]
+    pub rounds: usize,
 
     /// Where calls go: to the leader of their key, or to any node in turn, which passes them on. etcd and
     /// health checks have no leader that is told.

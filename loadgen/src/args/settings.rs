@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
+use super::versus::{self, Versus};
 use super::{Args, Arrivals, KeyDistribution, Kind, Output, RouteTo, Target, ValueSizes, Workload};
 use crate::audit::MARK_BYTES;
 use crate::method::Method;
@@ -81,6 +82,10 @@ pub struct Settings {
     pub html: Option<(PathBuf, Arc<File>)>,
     /// Whether a terminal is drawn on.
     pub live: bool,
+    /// Whether nothing is told while it runs: one of many runs whose results are told together.
+    pub quiet: bool,
+    /// What it is compared with.
+    pub versus: Option<Versus>,
     /// Seed of keys, values and arrivals.
     pub seed: u64,
     /// Share of failures that is still a success, in percent.
@@ -101,6 +106,9 @@ pub struct TraceSettings {
 impl Settings {
     /// Checks everything. The error is clap's, which knows how to say it and to exit.
     pub fn check(args: Args) -> Result<Self, clap::Error> {
+        if let Some(against) = &args.compare {
+            return versus::checked(&args, against);
+        }
         check_ranges(&args)?;
         let workload = workload_of(&args)?;
         let endpoints = args.endpoints.iter().map(|text| endpoint_of(text)).collect::<Result<_, _>>()?;
@@ -142,6 +150,8 @@ impl Settings {
             interval_log: args.interval_log.map(created).transpose()?,
             html: args.html.map(created).transpose()?,
             live: !args.no_live,
+            quiet: false,
+            versus: None,
             seed: args.seed,
             errors_max_percent: args.errors_max_percent,
         })
@@ -215,11 +225,11 @@ fn workload_of(args: &Args) -> Result<Workload, clap::Error> {
     }
     let workload = args.workload.unwrap_or(Workload::Put);
     if args.target == Target::Etcd && workload.has(Kind::Append) {
-        return Err(refuse("--workload append does not go with --target etcd, which has no append"));
+        return Err(refuse("--workload append does not go with etcd, which has no append"));
     }
     if args.target == Target::Pipeline && workload.has(Kind::Scan) {
         return Err(refuse(&format!(
-            "--workload {workload} does not go with --target pipeline, which carries no scans: use kv"
+            "--workload {workload} does not go with pipeline, which carries no scans: use kv"
         )));
     }
     Ok(workload)
@@ -251,24 +261,28 @@ fn trace_of(path: &Path, args: &Args) -> Result<Trace, clap::Error> {
         return Err(named(&format!("{} operations are less than --threads", trace.len())));
     }
     if args.target == Target::Etcd && trace.has(Method::Append) {
-        return Err(named(&"it appends, and --target etcd has no append"));
+        return Err(named(&"it appends, and etcd has no append"));
     }
     Ok(trace)
 }
 
-/// A host and a port, with or without `http://` before them.
 fn endpoint_of(text: &str) -> Result<String, clap::Error> {
+    host_and_port(text).map_err(|why| refuse(&format!("--endpoints: {why}")))
+}
+
+/// A host and a port, with or without `http://` before them.
+pub fn host_and_port(text: &str) -> Result<String, String> {
     let plain = text.strip_prefix("http://").unwrap_or(text);
     match plain.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
             Ok(plain.to_owned())
         }
-        Some(_) | None => Err(refuse(&format!("--endpoints: '{text}' is not host:port"))),
+        Some(_) | None => Err(format!("'{text}' is not host:port")),
     }
 }
 
 /// A refusal in clap's words.
-fn refuse(why: &str) -> clap::Error {
+pub fn refuse(why: &str) -> clap::Error {
     Args::command().error(ErrorKind::ValueValidation, why)
 }
 

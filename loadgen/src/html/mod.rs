@@ -35,13 +35,62 @@ pub struct RunView<'a> {
     pub warnings: Vec<String>,
 }
 
-/// The page.
+/// What a comparison of two runs adds to them.
+#[derive(Debug)]
+pub struct Comparison {
+    /// What it says, in sentences.
+    pub words: Vec<String>,
+    /// What makes it doubtful.
+    pub warnings: Vec<String>,
+    /// The ratios.
+    pub ratios: Table,
+    /// How they are to be read.
+    pub meaning: String,
+    /// Every round.
+    pub rounds: Table,
+    /// What the runs of the page are made of.
+    pub merged: String,
+}
+
+/// A table as it is shown: the heads of the columns, then rows by name.
+#[derive(Debug)]
+pub struct Table {
+    /// Above each column but the first.
+    pub heads: Vec<String>,
+    /// A name, and a cell for each head.
+    pub rows: Vec<(String, Vec<String>)>,
+}
+
+/// The page of runs.
 pub fn page(title: &str, runs: &[RunView<'_>]) -> String {
     assert!(!runs.is_empty(), "a page shows a run");
+    whole(title, &(summary(runs) + &warnings(runs)), runs)
+}
+
+/// The page of a comparison.
+pub fn comparison(title: &str, about: &Comparison, runs: &[RunView<'_>; 2]) -> String {
+    let words: String = about.words.iter().map(|said| format!("{} ", escape(said))).collect();
+    let head = [
+        format!("<p class=\"lead\">{}</p>\n", words.trim_end()),
+        about.warnings.iter().map(|why| warning(why)).collect(),
+        tables::shown(&about.ratios, Some(RATIO_COLUMN)),
+        format!("<p class=\"soft\">{}</p>\n", escape(&about.meaning)),
+        section("Rounds", "Each side ran once in every round, the other one first in every second.", ""),
+        tables::shown(&about.rounds, None),
+        format!("<p class=\"note\">{}</p>\n", escape(&about.merged)),
+        warnings(runs),
+    ];
+    whole(title, &head.concat(), runs)
+}
+
+/// The column of a comparison that is looked at first.
+const RATIO_COLUMN: usize = 2;
+
+/// The page with these numbers at its top.
+fn whole(title: &str, head: &str, runs: &[RunView<'_>]) -> String {
     let title = escape(title);
     let sections = [
-        summary(runs),
-        warnings(runs),
+        head.to_owned(),
         latency(runs),
         section(
             "Throughput over time",
@@ -105,8 +154,7 @@ fn warnings(runs: &[RunView<'_>]) -> String {
     for run in runs {
         for why in &run.warnings {
             let whose = if runs.len() > 1 { format!("{}: ", run.label) } else { String::new() };
-            let said = escape(&format!("{whose}{why}"));
-            text.push_str(&format!("<p class=\"warning\" role=\"alert\"><b>Warning</b> {said}.</p>\n"));
+            text.push_str(&warning(&format!("{whose}{why}")));
         }
     }
     if runs.iter().any(|run| run.rate.is_none()) {
@@ -117,6 +165,10 @@ fn warnings(runs: &[RunView<'_>]) -> String {
         );
     }
     text
+}
+
+fn warning(why: &str) -> String {
+    format!("<p class=\"warning\" role=\"alert\"><b>Warning</b> {}.</p>\n", escape(why))
 }
 
 fn latency(runs: &[RunView<'_>]) -> String {

@@ -1,6 +1,6 @@
 //! The page's numbers: tiles, tables, settings.
 
-use super::{RunView, escape, section};
+use super::{RunView, Table, escape, section};
 use crate::record::Kind;
 use crate::report::QUANTILES;
 use crate::units;
@@ -113,6 +113,12 @@ fn ratio(one: f64, other: f64) -> String {
 fn best_of(values: &[f64], is_more_better: bool) -> Option<usize> {
     let better = |a: f64, b: f64| if is_more_better { a > b } else { a < b };
     (0..values.len()).find(|i| (0..values.len()).all(|j| j == *i || better(values[*i], values[j])))
+}
+
+/// A table that was made elsewhere; one column may be set off.
+pub fn shown(of: &Table, set_off: Option<usize>) -> String {
+    let body: String = of.rows.iter().map(|(name, cells)| row(name, cells, set_off)).collect();
+    table("", &of.heads, &body)
 }
 
 /// Latency and service time in numbers.

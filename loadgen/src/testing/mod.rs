@@ -3,4 +3,5 @@
 mod etcd;
 pub mod server;
 
+mod compare_tests;
 mod engine_tests;
