@@ -191,7 +191,8 @@ async fn first_routing(settings: &Settings, control: &mut Control) -> Result<Rou
 /// Writes every key once, as a run of its own that is told in a line. Gives how many writes were tried again.
 pub async fn preload(settings: &Settings, routing: Routing) -> Result<u64, RunError> {
     let load = Arc::new(settings.for_preload());
-    eprintln!("  {:<12} {} keys", "preloading", load.keys);
+    let where_to = format!("{} at {}", load.target, load.endpoints[0]);
+    eprintln!("  {:<12} {} keys, to {where_to}", "preloading", load.keys);
     let measured = run_engines(&load, Control::new(&load.endpoints), routing, false).await?;
     let Measured { total, duration_s, .. } = measured;
     let (written, errors) = (total.operations(), total.failures());

@@ -25,6 +25,15 @@ fn wrong_usage_and_nobody_there() {
     assert!(code == Some(2) && said.contains("--audit has nothing to check"), "{code:?}: {said}");
     let (code, said) = ends_with("--endpoints a:1 --audit --value-size 8");
     assert!(code == Some(2) && said.contains("first 16 bytes"), "{code:?}: {said}");
+    let (code, said) = ends_with("--endpoints a:1 --workload append --compare etcd@b:1");
+    assert!(code == Some(2) && said.contains("does not go with etcd"), "{code:?}: {said}");
+    let (code, said) = ends_with("--endpoints a:1 --rounds 3");
+    assert!(code == Some(2) && said.contains("--compare"), "{code:?}: {said}");
+    let (code, said) = ends_with("--endpoints a:1 --compare nats@b:1");
+    assert!(code == Some(2) && said.contains("'nats' before the @ is no target"), "{code:?}: {said}");
+    let (code, said) = ends_with("--endpoints 127.0.0.1:1 --target health --compare 127.0.0.1:1");
+    let whose = "health (A): none of 127.0.0.1:1 could be reached";
+    assert!(code == Some(3) && said.contains(whose), "{code:?}: {said}");
     let (code, said) = ends_with("--endpoints 127.0.0.1:1 --duration 10ms");
     assert!(code == Some(3) && said.contains("could be reached"), "{code:?}: {said}");
 }

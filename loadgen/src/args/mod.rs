@@ -30,7 +30,8 @@ const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 ///
 /// Exit status: 0; 1 if no measured operation succeeded, more of them failed than --errors-max-percent
 /// allows, --load or --preload left a key unwritten, or --audit found a wrong answer or had nothing to check;
-/// 2 for a wrong command line; 3 if no endpoint could be reached.
+/// 2 for a wrong command line; 3 if no endpoint could be reached. With --compare the first run that fails
+/// ends it with these, and an interruption before the first whole round with 1.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {

@@ -68,6 +68,8 @@ async fn listen(stop: watch::Sender<bool>) {
 pub enum Step {
     /// Both sides answered.
     Reached,
+    /// Both are loaded, where that was asked for, and the first round begins.
+    Begins,
     /// A side begins its run of a round, counted from 1.
     Runs {
         /// Which side.
@@ -82,7 +84,8 @@ pub enum Step {
 fn tell(comparison: &Comparison, step: Step) {
     let is_terminal = std::io::stderr().is_terminal();
     match step {
-        Step::Reached => eprint!("{}", report::heading(comparison)),
+        Step::Reached => eprint!("{}", report::servers(comparison)),
+        Step::Begins => eprint!("{}", report::heading(comparison)),
         Step::Runs { side, round } if is_terminal => {
             // The next line is written over it.
             let (wanted, label) = (comparison.rounds_wanted, &comparison.sides[side].label);
@@ -154,6 +157,7 @@ pub async fn compare(
             return (comparison, Stop::Failed(Why::None(error)).of(side, None));
         }
     }
+    tell(&comparison, Step::Begins);
     let ended = rounds(&mut comparison, versus, stopped, tell).await;
     (comparison, ended)
 }
@@ -252,9 +256,17 @@ fn finish(comparison: &Comparison, versus: &Versus, ended: &Ended) -> ExitCode {
         Ended::Interrupted => EXIT_FAILED,
         Ended::Failed(failed) => failed.exit_code(),
     };
+    if matches!(ended, Ended::Interrupted) {
+        let (rounds, wanted) = (comparison.rounds(), comparison.rounds_wanted);
+        eprintln!("loadgen: interrupted: {rounds} of {wanted} rounds were made");
+    }
     if comparison.rounds() > 0 {
         match settings.output {
-            Output::Table => print!("{}", report::table(comparison)),
+            Output::Table => {
+                // The rounds stand above it on a terminal, but not in a file.
+                eprintln!();
+                print!("{}", report::table(comparison));
+            }
             Output::Json => {
                 eprint!("{}", report::notes(comparison));
                 println!("{}", json::of(comparison, versus));
@@ -267,13 +279,8 @@ fn finish(comparison: &Comparison, versus: &Versus, ended: &Ended) -> ExitCode {
             code = EXIT_FAILED;
         }
     }
-    match ended {
-        Ended::Whole => {}
-        Ended::Interrupted => {
-            let (rounds, wanted) = (comparison.rounds(), comparison.rounds_wanted);
-            eprintln!("loadgen: interrupted: {rounds} of {wanted} rounds were made");
-        }
-        Ended::Failed(failed) => eprint!("{}", failed.told(comparison)),
+    if let Ended::Failed(failed) = ended {
+        eprint!("{}", failed.told(comparison));
     }
     ExitCode::from(code)
 }

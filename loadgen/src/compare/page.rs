@@ -12,7 +12,7 @@ use crate::watch::pace;
 pub fn of(comparison: &Comparison) -> String {
     let runs = [0, 1].map(|side| view_of(&comparison.sides[side]));
     let about = html::Comparison {
-        words: report::words(comparison),
+        words: report::words(comparison).iter().map(|said| said.replace(" x ", " × ")).collect(),
         warnings: comparison.warnings(),
         ratios: ratios(comparison),
         meaning: report::meaning(comparison),
@@ -75,9 +75,9 @@ fn rounds(comparison: &Comparison) -> Table {
     let told = [THROUGHPUT, P50, P99];
     let mut heads = Vec::new();
     for side in &comparison.sides {
-        heads.extend(told.map(|metric| format!("{} {}", side.label, METRICS[metric].name)));
+        heads.extend(["rate", "p50", "p99"].map(|name| format!("{} {name}", side.label)));
     }
-    heads.push("ratio of throughputs".to_owned());
+    heads.push("ratio of rates".to_owned());
     let row = |round: usize| {
         let runs = [0, 1].map(|side| &comparison.sides[side].runs[round]);
         let mut cells: Vec<String> = runs
@@ -101,7 +101,7 @@ mod tests {
         let page = of(&comparison("--rounds 4", &[[800, 100], [900, 100], [700, 100]]));
         for part in [
             "put: kv and etcd, closed loop, 64 in flight",
-            "kv is 8.00 x as fast as etcd",
+            "kv is 8.00 × as fast as etcd",
             "<td class=\"better\">8.00 ×</td><td>7.00 .. 9.00</td>",
             "it ended early: 3 of 4 rounds",
             "all 3 rounds of a side together",

@@ -13,12 +13,14 @@ use crate::units;
 
 /// Rows of a header that are of single runs alone.
 const SINGLE: [&str; 3] = ["hgrm", "interval log", "audit"];
-/// The width of a name, and of a number in the table.
-const NAME_CHARS: usize = 13;
-const CELL_CHARS: usize = 11;
-const RANGE_CHARS: usize = 18;
+/// The widths of the table: a name, a side's number, a ratio, a range, an interval. Together 80 characters.
+const NAME_CHARS: usize = 12;
+const CELL_CHARS: usize = 12;
+const RATIO_CHARS: usize = 9;
+const RANGE_CHARS: usize = 17;
+const INTERVAL_CHARS: usize = 16;
 /// The width of a side in the line of a round.
-const SIDE_CHARS: usize = 26;
+const SIDE_CHARS: usize = 24;
 
 /// The settings of both sides: once where they are alike, else the one and the other.
 pub fn header(settings: &Settings, versus: &Versus) -> String {
@@ -31,22 +33,25 @@ pub fn header(settings: &Settings, versus: &Versus) -> String {
             text.push_str(&header::row(name, &value));
         }
     }
-    let run_s = (settings.warmup + settings.duration + versus.pause).as_secs_f64();
-    let all = units::clock(2.0 * run_s * versus.rounds as f64);
-    let rounds = versus.rounds;
+    let (run, rounds) = (settings.warmup + settings.duration + versus.pause, versus.rounds);
+    let all_s = 2.0 * run.as_secs_f64() * rounds as f64;
+    let all = if all_s < 120.0 { format!("{all_s:.0} s") } else { format!("{:.0} minutes", all_s / 60.0) };
     text.push_str(&header::row("rounds", &format!("{rounds}, each side once in each: about {all} in all")));
     text
 }
 
-/// The servers of both, and what stands above the lines of the rounds.
+/// The servers of both.
+pub fn servers(comparison: &Comparison) -> String {
+    let [one, other] = [0, 1].map(|side| header::server(comparison.sides[side].sum.about.as_ref()));
+    header::row("server", &format!("{one} | {other}"))
+}
+
+/// What stands above the lines of the rounds.
 pub fn heading(comparison: &Comparison) -> String {
-    let [one, other] = &comparison.sides;
-    let [server, opposed] = [one, other].map(|side| header::server(side.sum.about.as_ref()));
-    let mut text = header::row("server", &format!("{server} | {opposed}"));
-    let [one, other] = comparison.labels();
-    let heads = [one, other].map(|label| format!("{:>SIDE_CHARS$}", format!("{label}: rate p50 p99")));
-    text.push_str(&header::row("round", &format!("{}   {}   ratio of rates", heads[0], heads[1])));
-    text
+    let [one, other] = comparison.labels().map(|label| format!("{label:>SIDE_CHARS$}"));
+    let columns = cells_of_a_side(["rate", "p50", "p99"]);
+    let labels = header::row("", &format!("{one}   {other}      ratio"));
+    labels + &header::row("round", &format!("{columns}   {columns}   of rates"))
 }
 
 /// The line of the last round.
@@ -55,7 +60,7 @@ pub fn round(comparison: &Comparison) -> String {
     let told = |side: &Side| {
         let Some(run) = side.runs.last() else { return String::new() };
         let [rate, p50, p99] = [THROUGHPUT, P50, P99].map(|i| (METRICS[i].written)(run.values[i]));
-        format!("{rate:>9} {p50:>8} {p99:>8}")
+        cells_of_a_side([&rate, &p50, &p99])
     };
     let rates = [0, 1].map(|side| comparison.sides[side].runs.last().map(|run| run.values[THROUGHPUT]));
     let ratio = match rates {
@@ -63,26 +68,29 @@ pub fn round(comparison: &Comparison) -> String {
         _ => "-".to_owned(),
     };
     let [one, other] = [0, 1].map(|side| told(&comparison.sides[side]));
-    let line = format!("{one:>SIDE_CHARS$}   {other:>SIDE_CHARS$}   {ratio:>7} x");
+    let line = format!("{one:>SIDE_CHARS$}   {other:>SIDE_CHARS$}   {ratio:>6} x");
     header::row(&format!("{round} of {wanted}"), &line)
+}
+
+/// A side's part of such a line.
+fn cells_of_a_side([rate, p50, p99]: [&str; 3]) -> String {
+    format!("{rate:>8} {p50:>7} {p99:>7}")
 }
 
 /// The result: the table, and what is to be said of it.
 pub fn table(comparison: &Comparison) -> String {
     let mut text = String::new();
     let [one, other] = &comparison.sides;
+    let name_chars = one.label.chars().count().max(other.label.chars().count()).max(NAME_CHARS - 1) + 1;
     for side in [one, other] {
-        line(&mut text, &format!("{:<NAME_CHARS$}{}", side.label, side.full_label()));
+        line(&mut text, &format!("{:<name_chars$}{}", side.label, side.full_label()));
     }
     text.push('\n');
-    let cells = [one, other].map(|side| side.label.chars().count().max(CELL_CHARS) + 1);
-    let row = |text: &mut String, name: &str, row: [&str; 5]| {
-        let [one, other, ratio, range, interval] = row;
-        let (first, second) = (cells[0], cells[1]);
-        let told = format!(
-            "{name:<NAME_CHARS$}{one:>first$}{other:>second$}{ratio:>CELL_CHARS$}{range:>RANGE_CHARS$}"
-        );
-        line(text, format!("{told}{interval:>RANGE_CHARS$}").trim_end());
+    let chars = [one, other].map(|side| (side.label.chars().count() + 1).max(CELL_CHARS));
+    let row = |text: &mut String, name: &str, [one, other, ratio, range, interval]: [&str; 5]| {
+        let sides = format!("{one:>first$}{other:>second$}", first = chars[0], second = chars[1]);
+        let spread = format!("{ratio:>RATIO_CHARS$} {range:>RANGE_CHARS$} {interval:>INTERVAL_CHARS$}");
+        line(text, format!("{name:<NAME_CHARS$}{sides}{spread}").trim_end());
     };
     let level = comparison.ratios(THROUGHPUT).and_then(|spread| spread.interval);
     let level = level.map_or(String::new(), |interval| format!("{:.1} % sure", 100.0 * interval.level));
@@ -151,25 +159,18 @@ pub fn words(comparison: &Comparison) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let told = |spread: &Spread| format!("{} x", ratio(spread.median));
-    let (told_p50, told_p99) =
-        (told(&p50) + " (" + &within(&p50) + ")", told(&p99) + " (" + &within(&p99) + ")");
+    let times = |spread: &Spread| format!("{} x", ratio(spread.median));
+    let of_other = |spread: &Spread| format!("{} {other}'s ({})", times(spread), within(spread));
     let (mut said, decisive) = match comparison.sides[0].settings.rate {
         None => {
-            let first = format!("{one} is {} as fast as {other} ({}).", told(&rate), within(&rate));
-            (vec![first, format!("Its p50 is {told_p50}, its p99 {told_p99}.")], rate)
+            let first = format!("{one} is {} as fast as {other} ({}).", times(&rate), within(&rate));
+            let second = format!("Its p50 is {}, its p99 {}.", of_other(&p50), of_other(&p99));
+            (vec![first, second], rate)
         }
         Some(wanted) => {
-            let first = format!(
-                "At {wanted} calls a second wanted of each, {one}'s p99 is {told_p99} that of {other}."
-            );
-            (
-                vec![
-                    first,
-                    format!("Its p50 is {told_p50}, its throughput {} ({}).", told(&rate), within(&rate)),
-                ],
-                p99,
-            )
+            let first = format!("At {wanted} calls a second each, {one}'s p99 is {}.", of_other(&p99));
+            let second = format!("Its p50 is {}, its throughput {}.", of_other(&p50), of_other(&rate));
+            (vec![first, second], p99)
         }
     };
     if decisive.could_be(1.0) {
@@ -181,6 +182,9 @@ pub fn words(comparison: &Comparison) -> Vec<String> {
 /// What the ratios are.
 pub fn meaning(comparison: &Comparison) -> String {
     let rounds = comparison.rounds();
+    if rounds == 1 {
+        return "One round has no spread: nothing says how much of it is chance.".to_owned();
+    }
     let ratios = format!("A ratio is the median of {rounds} rounds' ratios");
     match comparison.ratios(THROUGHPUT).and_then(|spread| spread.interval) {
         Some(interval) => format!(
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn a_round_is_a_line() {
         let text = round(&comparison("", &[[800, 100], [850, 100]]));
-        assert_eq!(text.lines().count(), 1);
+        assert!(text.lines().count() == 1 && text.trim_end().chars().count() <= 80, "{text}");
         assert!(text.contains("2 of 5") && text.contains("850 /s") && text.contains("8.50 x"), "{text}");
     }
 
@@ -255,10 +259,11 @@ mod tests {
         let text = table(&comparison("--rounds 3", &[[800, 100], [900, 100], [700, 100]]));
         for part in [
             "kv is 8.00 x as fast as etcd (7.00 to 9.00).",
+            "Its p50 is 8.00 x etcd's",
             "7.00 .. 9.00",
             "median of 3 rounds",
             "closed loop",
-            "errors            0.000 %     0.000 %",
+            "errors           0.000 %     0.000 %",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
@@ -269,6 +274,8 @@ mod tests {
     #[test]
     fn six_rounds_have_an_interval() {
         let text = table(&comparison("--rounds 6", &[[800, 1000]; 6]));
+        let table = text.lines().skip(3).take(9);
+        assert!(table.clone().count() == 9 && table.clone().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("96.9 % sure") && text.contains("96.9 % (sign test)"), "{text}");
         assert!(text.contains("kv is 0.800 x as fast as etcd (0.800 to 0.800)."), "{text}");
     }
@@ -277,8 +284,13 @@ mod tests {
     fn no_difference_is_said_to_be_none() {
         let text = notes(&comparison("--rounds 2", &[[100, 101], [101, 100]]));
         assert!(text.contains("Which is faster is not shown"), "{text}");
+        let one = notes(&comparison("--rounds 1", &[[100, 50]]));
+        assert!(one.contains("One round has no spread"), "{one}");
         let open = notes(&comparison("--rounds 2 --rate 500", &[[100, 50], [100, 50]]));
-        assert!(open.contains("At 500 calls a second wanted of each, kv's p99 is 1.98 x"), "{open}");
+        assert!(
+            open.contains("At 500 calls a second each, kv's p99 is 1.98 x etcd's (1.98 to 1.98)."),
+            "{open}"
+        );
         assert!(!open.contains("closed loop") && !open.contains("not shown"), "{open}");
     }
 }

@@ -132,7 +132,7 @@ impl Side {
 fn append_measured(series: &mut Series, at_s: f64, run: &Series) {
     let measured = run.points().iter().filter(|point| !point.is_warmup);
     let Some(first_s) = measured.clone().next().map(|point| point.from_s) else { return };
-    // An interval may have been cut where the one before ended, never where it began.
+    // The last interval of a run may end after the measured time: none begins before it has ended.
     let at_s = series.points().last().map_or(at_s, |last| last.to_s.max(at_s));
     for point in measured {
         let mut point = point.clone();

@@ -53,7 +53,7 @@ async fn the_sides_run_in_turn_and_each_begins_every_second_round() {
     assert!(matches!(ended, Ended::Whole), "{ended:?}");
     let round = |round: usize, [one, other]: [usize; 2]| [runs(one, round), runs(other, round), Step::Added];
     let want = [round(1, [0, 1]), round(2, [1, 0]), round(3, [0, 1])].concat();
-    assert_eq!(steps, [&[Step::Reached], &want[..]].concat());
+    assert_eq!(steps, [&[Step::Reached, Step::Begins], &want[..]].concat());
     // Both were loaded, and each has only its own keys.
     assert_eq!((kv.keys(), etcd.keys()), (50, 50));
     let json = json::of(&comparison, &versus);
@@ -104,7 +104,7 @@ async fn an_interruption_keeps_the_whole_rounds() {
     );
     let (comparison, ended, steps) = run(settings(), Some(Step::Reached)).await;
     assert!(matches!(ended, Ended::Interrupted), "{ended:?}");
-    assert_eq!((comparison.rounds(), steps), (0, vec![Step::Reached, runs(0, 1)]));
+    assert_eq!((comparison.rounds(), steps), (0, vec![Step::Reached, Step::Begins, runs(0, 1)]));
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn the_first_run_that_fails_ends_it() {
     let told = failed.told(&comparison);
     assert!(told.contains(&format!("kv {}, round 1: ", other.address)), "{told}");
     assert!(told.contains("more than 1 %") && told.contains("UNAVAILABLE (NO_LEADER)"), "{told}");
-    assert_eq!((comparison.rounds(), steps.len()), (0, 3));
+    assert_eq!((comparison.rounds(), steps.len()), (0, 4));
     // Where so many errors are allowed, they are a warning.
     let line = format!("{line} --errors-max-percent 90");
     let (comparison, ended, _) = run(sides(&one.address, &other.address, &line), None).await;
