@@ -37,6 +37,7 @@ mod inserts;
 mod interval_log;
 mod json;
 mod keys;
+mod knee;
 mod links;
 mod live;
 mod message;
@@ -52,6 +53,7 @@ mod routing;
 mod run;
 mod schedule;
 mod series;
+mod several;
 mod shared;
 mod skim;
 mod status;
@@ -81,6 +83,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(refused) => refused.exit(),
     };
+    if let Some(wanted) = settings.find_max.clone() {
+        return knee::run(settings, &wanted);
+    }
     match settings.versus.clone() {
         Some(versus) => compare::run(settings, versus),
         None => run::run(settings),

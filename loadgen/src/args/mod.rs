@@ -11,13 +11,15 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod distribution;
+mod limit;
 mod settings;
 mod sizes;
 mod versus;
 mod workload;
 
 pub use distribution::KeyDistribution;
-pub use settings::{Settings, TraceSettings};
+pub use limit::Limits;
+pub use settings::{FindMax, Settings, TraceSettings};
 pub use sizes::{SizeRange, VALUE_BYTES_MAX, ValueSizes, WeightedSize};
 pub use versus::{Against, ROUNDS_MAX, Versus};
 pub use workload::{Kind, Mix, Target, Workload};
@@ -29,9 +31,10 @@ const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// and latency.
 ///
 /// Exit status: 0; 1 if no measured operation succeeded, more of them failed than --errors-max-percent
-/// allows, --load or --preload left a key unwritten, or --audit found a wrong answer or had nothing to check;
-/// 2 for a wrong command line; 3 if no endpoint could be reached. With --compare the first run that fails
-/// ends it with these, and an interruption before the first whole round with 1.
+/// allows, --load or --preload left a key unwritten, --audit found a wrong answer or had nothing to check,
+/// or no rate holds the limits of --find-max; 2 for a wrong command line; 3 if no endpoint could be reached.
+/// With --compare the first run that fails ends it with these, and an interruption before the first whole
+/// round with 1.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -136,12 +139,27 @@ pub struct Args {
     /// Calls a second on a schedule of their own (an open loop). Latency counts from the moment that the
     /// schedule names. Calls that left more than 1 ms late, and calls dropped because they waited longer than
     /// --timeout, are reported.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", group = "schedule")]
     pub rate: Option<u64>,
 
-    /// The schedule of --rate: at even distances, or at random ones, as from many clients that know nothing
-    /// of each other.
-    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "rate", value_name = "ARRIVALS")]
+    /// Find the highest rate that holds limits on latency: 'p99<5ms', 'p99.9<=10ms,max<1s'.
+    ///
+    /// First a closed loop (--in-flight, 256 by default) shows what the server comes to. Then trials run in
+    /// an open loop, each at a rate of its own for --warmup and --duration, until the highest rate that holds
+    /// and the lowest that does not are 3 % apart. A trial holds where its latencies are within the limits (a
+    /// call that failed takes longer than any), at most --errors-max-percent of its calls failed, and at
+    /// least 98 % of the rate was reached. One that fails is made once more before it is believed; the
+    /// highest rate that holds is confirmed by a trial of twice the duration. At most 29 runs.
+    ///
+    /// Numbers: mean, max, p50, p99, p99.9 and so on, of calls from when they were meant to start.
+    #[arg(long, value_name = "LIMIT,...", group = "schedule")]
+    #[arg(conflicts_with_all = ["load", "audit", "trace_once", "hgrm", "interval_log", "compare"])]
+    pub find_max: Option<Limits>,
+
+    /// The schedule of --rate or --find-max: at even distances, or at random ones, as from many clients that
+    /// know nothing of each other.
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "schedule")]
+    #[arg(value_name = "ARRIVALS")]
     pub arrivals: Arrivals,
 
     /// How long is measured: 10s, 500ms, 2m.
@@ -250,16 +268,17 @@ pub enum Output {
     Json,
 }
 
-/// A span of time: a number and its unit, `ms`, `s`, `m` or `h`.
+/// A span of time: a number and its unit, `us`, `ms`, `s`, `m` or `h`.
 fn parse_span(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().map_err(|_| format!("'{text}' does not start with a number"))?;
     let unit_s = match &text[digits..] {
+        "us" => 1e-6,
         "ms" => 0.001,
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("'{text}' needs a unit: ms, s, m or h")),
+        _ => return Err(format!("'{text}' needs a unit: us, ms, s, m or h")),
     };
     match Duration::try_from_secs_f64(number * unit_s) {
         Ok(span) if span <= SPAN_MAX => Ok(span),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use super::versus::{self, Versus};
+use super::limit::Limits;
+use super::versus::{self, PAUSE, Versus};
 use super::{Args, Arrivals, KeyDistribution, Kind, Output, RouteTo, Target, ValueSizes, Workload};
 use crate::audit::MARK_BYTES;
 use crate::method::Method;
@@ -16,6 +17,8 @@ use crate::trace::Trace;
 
 /// Calls in flight in a closed loop, unless told otherwise.
 const IN_FLIGHT_CLOSED: usize = 64;
+/// The same where the most that a server comes to is looked for.
+const IN_FLIGHT_CEILING: usize = 256;
 /// The bound of calls outstanding in an open loop, unless told otherwise.
 const IN_FLIGHT_OPEN: usize = 1024;
 /// Most calls in flight.
@@ -86,10 +89,23 @@ pub struct Settings {
     pub quiet: bool,
     /// What it is compared with.
     pub versus: Option<Versus>,
+    /// What the highest rate is looked for with.
+    pub find_max: Option<FindMax>,
     /// Seed of keys, values and arrivals.
     pub seed: u64,
     /// Share of failures that is still a success, in percent.
     pub errors_max_percent: f64,
+}
+
+/// What the highest rate is looked for with.
+#[derive(Clone, Debug)]
+pub struct FindMax {
+    /// What it has to hold.
+    pub limits: Limits,
+    /// The most calls that may be outstanding in a trial.
+    pub in_flight: usize,
+    /// How long nothing is sent between two runs.
+    pub pause: Duration,
 }
 
 /// A trace to be replayed.
@@ -112,9 +128,15 @@ impl Settings {
         check_ranges(&args)?;
         let workload = workload_of(&args)?;
         let endpoints = args.endpoints.iter().map(|text| endpoint_of(text)).collect::<Result<_, _>>()?;
-        let in_flight = args.in_flight.unwrap_or(match args.rate {
-            None => IN_FLIGHT_CLOSED.max(args.threads),
-            Some(_) => IN_FLIGHT_OPEN.max(args.threads),
+        let in_flight = args.in_flight.unwrap_or(match (args.rate, &args.find_max) {
+            (None, None) => IN_FLIGHT_CLOSED.max(args.threads),
+            (None, Some(_)) => IN_FLIGHT_CEILING.max(args.threads),
+            (Some(_), _) => IN_FLIGHT_OPEN.max(args.threads),
+        });
+        let find_max = args.find_max.clone().map(|limits| FindMax {
+            limits,
+            in_flight: args.in_flight.unwrap_or(IN_FLIGHT_OPEN.max(args.threads)),
+            pause: PAUSE,
         });
         let trace = match &args.trace {
             None => None,
@@ -152,6 +174,7 @@ impl Settings {
             live: !args.no_live,
             quiet: false,
             versus: None,
+            find_max,
             seed: args.seed,
             errors_max_percent: args.errors_max_percent,
         })
@@ -309,6 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn a_search_has_places_for_its_trials() {
+        let wanted = |line: &str| {
+            let settings = check(line).expect(line);
+            let wanted = settings.find_max.expect("it is looked for");
+            (settings.in_flight, wanted.in_flight, wanted.limits.to_string())
+        };
+        assert_eq!(wanted("--find-max p99<5ms --arrivals poisson"), (256, 1024, "p99<5ms".into()));
+        assert_eq!(wanted("--find-max p99<5ms --in-flight 9"), (9, 9, "p99<5ms".into()));
+    }
+
+    #[test]
     fn workloads() {
         let workload = |line: &str| check(line).expect(line).workload;
         assert_eq!(workload("--workload mixed:95"), Workload::Mixed(95));
@@ -368,6 +402,13 @@ mod tests {
             "--scan-length 0",
             "--rate 0",
             "--arrivals poisson",
+            "--find-max p99",
+            "--find-max p99<5",
+            "--find-max p99<5ms --rate 9",
+            "--find-max p99<5ms --load",
+            "--find-max p99<5ms --audit",
+            "--find-max p99<5ms --hgrm /dev/null",
+            "--find-max p99<5ms --compare b:1",
             "--trace-once",
             "--trace /nowhere/at/all",
             "--trace /dev/null",

@@ -11,9 +11,9 @@ use super::{Args, Target};
 
 /// Most rounds.
 pub const ROUNDS_MAX: usize = 1000;
-/// The pause after each run of a comparison: what it began on the server, such as a table or a flush, is to
-/// end before the other side is measured.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after each of several runs: what it began on the server, such as a table or a flush, is to end
+/// before the next is measured.
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// The other side, as `--compare` spells it: `[TARGET@]HOST:PORT,...`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,15 +23,14 @@ mod statistics;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use crate::args::{Output, Settings, Versus};
 use crate::record::Measured;
 use crate::report::Report;
 use crate::run::{self, EXIT_FAILED, Reached, RunError};
+use crate::several::{self, Stop};
 pub use side::Comparison;
 
 /// Runs to the end.
@@ -47,20 +46,10 @@ pub fn run(settings: Settings, versus: Versus) -> ExitCode {
         }
     };
     let (comparison, ended) = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(listen(stop));
+        let stopped = several::stopped();
         compare(sides, &versus, stopped, &mut tell).await
     });
     finish(&comparison, &versus, &ended)
-}
-
-/// Tells of the first Ctrl-C.
-async fn listen(stop: watch::Sender<bool>) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        stop.send_replace(true);
-    }
-    // Whoever waits for the word would take its end for one.
-    std::future::pending().await
 }
 
 /// What happens meanwhile.
@@ -140,12 +129,12 @@ pub async fn compare(
     let mut abouts = [None, None];
     let mut routings = Vec::new();
     for side in 0..2 {
-        match reach(&sides[side], &mut stopped).await {
+        match several::reach(&sides[side], &mut stopped).await {
             Ok(Reached { routing, about, .. }) => {
                 abouts[side] = about;
                 routings.push(routing);
             }
-            Err(stop) => return (comparison, stop.of(side, None)),
+            Err(stop) => return (comparison, ended(stop, side, None)),
         }
     }
     comparison = Comparison::new(quiet, abouts, versus.rounds);
@@ -154,12 +143,12 @@ pub async fn compare(
         if sides[side].preload
             && let Err(error) = run::preload(&sides[side], routing).await
         {
-            return (comparison, Stop::Failed(Why::None(error)).of(side, None));
+            return (comparison, ended(Stop::Failed(error), side, None));
         }
     }
     tell(&comparison, Step::Begins);
-    let ended = rounds(&mut comparison, versus, stopped, tell).await;
-    (comparison, ended)
+    let how = rounds(&mut comparison, versus, stopped, tell).await;
+    (comparison, how)
 }
 
 /// Measures round after round.
@@ -174,14 +163,14 @@ async fn rounds(
     for round in 1..=versus.rounds {
         let mut measured = [None, None];
         for side in order(round) {
-            if !is_first && !pause(versus.pause, &mut stopped).await {
-                return Ended::Interrupted;
+            if !is_first && let Err(stop) = several::pause(versus.pause, &mut stopped).await {
+                return ended(stop, side, Some(round));
             }
             is_first = false;
             tell(comparison, Step::Runs { side, round });
-            match one_run(&comparison.sides[side].settings, &mut stopped).await {
+            match one_run(&comparison.sides[side].settings, (side, round), &mut stopped).await {
                 Ok(run) => measured[side] = Some(run),
-                Err(stop) => return stop.of(side, Some(round)),
+                Err(ended) => return ended,
             }
         }
         if let [Some(one), Some(other)] = measured {
@@ -197,53 +186,28 @@ fn order(round: usize) -> [usize; 2] {
     if round.is_multiple_of(2) { [1, 0] } else { [0, 1] }
 }
 
-/// Why there is no run to be counted.
-enum Stop {
-    /// Nobody wants it.
-    Interrupted,
-    /// It failed.
-    Failed(Why),
-}
-
-impl Stop {
-    /// How the comparison ends with it.
-    fn of(self, side: usize, round: Option<usize>) -> Ended {
-        match self {
-            Self::Interrupted => Ended::Interrupted,
-            Self::Failed(why) => Ended::Failed(Failed { side, round, why }),
-        }
+/// How the comparison ends with a run that is none.
+fn ended(stop: Stop, side: usize, round: Option<usize>) -> Ended {
+    match stop {
+        Stop::Interrupted => Ended::Interrupted,
+        Stop::Failed(error) => Ended::Failed(Failed { side, round, why: Why::None(error) }),
     }
 }
 
-/// Finds a side's cluster, unless interrupted.
-async fn reach(settings: &Settings, stopped: &mut watch::Receiver<bool>) -> Result<Reached, Stop> {
-    tokio::select! {
-        biased;
-        Ok(_) = stopped.wait_for(|is_stopped| *is_stopped) => Err(Stop::Interrupted),
-        reached = run::reach(settings) => reached.map_err(|error| Stop::Failed(Why::None(error))),
-    }
-}
-
-/// One run of a side that counts.
-async fn one_run(settings: &Arc<Settings>, stopped: &mut watch::Receiver<bool>) -> Result<Measured, Stop> {
-    let reached = reach(settings, stopped).await?;
-    let measured = run::measure(settings, reached, false).await;
-    // What was cut short is no run to compare with a whole one, and no failure either.
-    if *stopped.borrow() {
-        return Err(Stop::Interrupted);
-    }
-    let measured = measured.map_err(|error| Stop::Failed(Why::None(error)))?;
+/// One run of a side. It counts if it went well.
+async fn one_run(
+    settings: &Arc<Settings>,
+    (side, round): (usize, usize),
+    stopped: &mut watch::Receiver<bool>,
+) -> Result<Measured, Ended> {
+    let measured = several::measured(settings, stopped).await;
+    let measured = measured.map_err(|stop| ended(stop, side, Some(round)))?;
     match (Report { settings, measured: &measured }).verdict() {
         Ok(()) => Ok(measured),
-        Err(why) => Err(Stop::Failed(Why::Verdict(why, Box::new(measured)))),
-    }
-}
-
-/// Waits. False where it was interrupted.
-async fn pause(span: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
-    tokio::select! {
-        Ok(_) = stopped.wait_for(|is_stopped| *is_stopped) => false,
-        () = sleep(span) => true,
+        Err(why) => {
+            let why = Why::Verdict(why, Box::new(measured));
+            Err(Ended::Failed(Failed { side, round: Some(round), why }))
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod plots;
 mod tables;
 
 use crate::record::Measured;
+pub use plots::{KneeChart, KneePoint};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -78,6 +79,37 @@ pub fn comparison(title: &str, about: &Comparison, runs: &[RunView<'_>; 2]) -> S
         section("Rounds", "Each side ran once in every round, the other one first in every second.", ""),
         tables::shown(&about.rounds, None),
         format!("<p class=\"note\">{}</p>\n", escape(&about.merged)),
+        warnings(runs),
+    ];
+    whole(title, &head.concat(), runs)
+}
+
+/// What a search for the highest rate adds to the run that it ended with.
+#[derive(Debug)]
+pub struct Search {
+    /// What was found.
+    pub words: String,
+    /// What makes it doubtful.
+    pub warnings: Vec<String>,
+    /// Latency over the rate.
+    pub chart: KneeChart,
+    /// Every trial.
+    pub trials: Table,
+    /// Which run the rest of the page is of.
+    pub shown: String,
+}
+
+/// The page of a search.
+pub fn search(title: &str, about: &Search, run: &RunView<'_>) -> String {
+    let runs = std::slice::from_ref(run);
+    let trials = "Each had a schedule of its own; latency counts from when a call was meant to start.";
+    let head = [
+        format!("<p class=\"lead\">{}</p>\n", escape(&about.words)),
+        about.warnings.iter().map(|why| warning(why)).collect(),
+        section("Latency over the rate", trials, &plots::knee(&about.chart)),
+        tables::shown(&about.trials, None),
+        format!("<p class=\"note\">{}</p>\n", escape(&about.shown)),
+        summary(runs),
         warnings(runs),
     ];
     whole(title, &head.concat(), runs)

@@ -165,6 +165,80 @@ fn throughput_of_one(run: &RunView<'_>) -> Chart {
     }
 }
 
+/// A trial of a search for the highest rate.
+#[derive(Clone, Debug)]
+pub struct KneePoint {
+    /// Calls a second that were wanted.
+    pub rate_per_s: f64,
+    /// Latencies in nanoseconds, a curve each; those that lie nowhere are none.
+    pub times_ns: Vec<f64>,
+    /// What it tells when it is pointed at.
+    pub text: String,
+}
+
+/// Latency over the rate.
+#[derive(Clone, Debug)]
+pub struct KneeChart {
+    /// The curves' names.
+    pub names: Vec<String>,
+    /// By rising rate.
+    pub points: Vec<KneePoint>,
+    /// What must not be exceeded, by name, in nanoseconds.
+    pub limits: Vec<(String, f64)>,
+    /// The rate that was found.
+    pub found: Option<f64>,
+}
+
+/// Latency over the rate, in both scales.
+pub fn knee(chart: &KneeChart) -> String {
+    in_both_scales("", |scale| knee_in(chart, scale))
+}
+
+fn knee_in(of: &KneeChart, scale: Scale) -> Chart {
+    let looks = ["c0", "c1", "c3", "c2", "c4"];
+    let rate_max = of.points.iter().map(|point| point.rate_per_s).fold(0.0, f64::max);
+    let x = Axis::linear(rate_max, units::rate);
+    let curve_of = |(i, name): (usize, &String)| Curve {
+        name: name.clone(),
+        class: looks[i % looks.len()].to_owned(),
+        points: of.points.iter().map(|point| (point.rate_per_s, point.times_ns[i])).collect(),
+    };
+    let mut curves: Vec<Curve> = of.names.iter().enumerate().map(curve_of).rev().collect();
+    let limits = of.limits.iter().map(|(name, ns)| Curve {
+        name: name.clone(),
+        class: "alarm dashed".into(),
+        points: vec![(0.0, *ns), (x.high(), *ns)],
+    });
+    curves.splice(0..0, limits);
+    let (low, high) =
+        values_of(&curves).fold((f64::MAX, 0.0_f64), |(low, high), y| (low.min(y), high.max(y)));
+    if let Some(found) = of.found.filter(|_| high > 0.0) {
+        let points = vec![(found, low), (found, high)];
+        curves.insert(0, Curve { name: "found".into(), class: "c4 dotted".into(), points });
+    }
+    Chart {
+        about: "Latency over the rate of each trial".into(),
+        size: WIDE,
+        y: scale.axis(values_of(&curves)),
+        warmup: 0.0,
+        spots: knee_spots(&of.points, x.high()),
+        x,
+        curves,
+    }
+}
+
+/// Each trial can be pointed at up to halfway to its neighbours.
+fn knee_spots(points: &[KneePoint], high: f64) -> Vec<Spot> {
+    let rate = |i: usize| points[i].rate_per_s;
+    let halfway = |i: usize| (rate(i) + rate(i + 1)) / 2.0;
+    let spot = |i: usize| {
+        let from = if i == 0 { 0.0 } else { halfway(i - 1) };
+        let to = if i + 1 == points.len() { high } else { halfway(i) };
+        Spot { span: (from, to), text: points[i].text.clone() }
+    };
+    (0..points.len()).map(spot).collect()
+}
+
 /// The percentiles of latency and service time.
 pub fn spectrum(runs: &[RunView<'_>]) -> String {
     in_both_scales("", |scale| spectrum_in(runs, scale))

@@ -4,4 +4,5 @@ mod etcd;
 pub mod server;
 
 mod compare_tests;
+mod knee_tests;
 mod engine_tests;
