@@ -6,7 +6,8 @@
 //! ```
 //!
 //! - `apply`: Puts of keys that are new, in the memtable, in the frozen memtable, in a table; with a session;
-//!   from the bytes of the log. A time is that of 20000 of them.
+//!   from the bytes of the log. A time is that of 20000 of them. `..._resolved`: without the short way of a
+//!   Put over what the memtable holds.
 //! - `get`, `scan`: a Get, and a page of 100 keys, from the memtable and from a table.
 //! - `table`: a frozen memtable merged with the table below it, in steps.
 //!
@@ -99,8 +100,16 @@ impl Shard {
         });
     }
 
-    /// Applies a command as the next entry.
+    /// Applies a command as the next entry, as a replica does.
     fn apply(&mut self, command: &Command) -> Answer {
+        match self.state.overwrite(self.state.applied().next(), command) {
+            Some(applied) => applied.answer,
+            None => self.apply_resolved(command),
+        }
+    }
+
+    /// The same, always by way of what the table has of its keys.
+    fn apply_resolved(&mut self, command: &Command) -> Answer {
         let Resolved::Done(base) = self.state.resolve(command, &mut self.blocks) else {
             panic!("every block is at hand");
         };
@@ -173,18 +182,22 @@ fn part(file: &Bytes, offset: u64, length: u64) -> Bytes {
     file.slice(offset as usize..(offset + length) as usize)
 }
 
-/// Puts of every key, over a state that has them in this layer.
+/// Puts of every key, over a state that has them in this layer: as a replica applies them, and always by way
+/// of the table.
 fn puts(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, layer: Layer, commands: &[Command]) {
     let keys = keys(KEYS, 1);
-    group.bench_function(name, |bencher| {
-        let apply_all = |mut shard: Shard| {
-            for command in commands {
-                black_box(shard.apply(command));
-            }
-            shard
-        };
-        bencher.iter_batched(|| Shard::with(&keys, layer), apply_all, BatchSize::PerIteration);
-    });
+    type Apply = fn(&mut Shard, &Command) -> Answer;
+    for (suffix, apply) in [("", Shard::apply as Apply), ("_resolved", Shard::apply_resolved)] {
+        group.bench_function(format!("{name}{suffix}"), |bencher| {
+            let apply_all = |mut shard: Shard| {
+                for command in commands {
+                    black_box(apply(&mut shard, command));
+                }
+                shard
+            };
+            bencher.iter_batched(|| Shard::with(&keys, layer), apply_all, BatchSize::PerIteration);
+        });
+    }
 }
 
 fn apply(criterion: &mut Criterion) {

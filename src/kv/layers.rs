@@ -89,7 +89,14 @@ mod tests {
     use crate::ids::Revision;
 
     fn held(value: &Bytes, layer: u64) -> Held<'_> {
-        Held { value, create_revision: Revision(1), mod_revision: Revision(1), version: layer, digest: 0 }
+        Held {
+            value: Some(value),
+            value_bytes: value.len(),
+            create_revision: Revision(1),
+            mod_revision: Revision(1),
+            version: layer,
+            digest: 0,
+        }
     }
 
     proptest! {

@@ -96,7 +96,9 @@ struct Grown {
 /// What a key holds, wherever it lies.
 #[derive(Clone, Copy)]
 pub(super) struct Held<'a> {
-    pub(super) value: &'a Bytes,
+    /// `None`: only its length was asked for.
+    pub(super) value: Option<&'a Bytes>,
+    pub(super) value_bytes: usize,
     pub(super) create_revision: Revision,
     pub(super) mod_revision: Revision,
     pub(super) version: u64,
@@ -141,6 +143,23 @@ impl Memtable {
                 place.insert(slot);
                 made
             }
+        }
+    }
+
+    /// Changes what a key holds here; `None`: it holds nothing here.
+    pub(super) fn change<T>(&mut self, key: &[u8], change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let slot = match Key::inline(key) {
+            Some(key) => self.slots.get_mut(&key),
+            None => self.slots.get_mut(key),
+        };
+        match slot {
+            Some(Slot::Live(entry)) => {
+                let before = entry.value.memory_bytes();
+                let changed = change(entry);
+                self.memory_bytes = self.memory_bytes - before + entry.value.memory_bytes();
+                Some(changed)
+            }
+            Some(Slot::Tombstone) | None => None,
         }
     }
 
@@ -311,7 +330,7 @@ impl Entry {
 
     /// What a key held below, with a piece added at a revision.
     pub(super) fn appended(key: &[u8], before: Held<'_>, piece: &[u8], at: Revision) -> Self {
-        let mut value = Value::Put(before.value.clone());
+        let mut value = Value::Put(before.value().clone());
         let value_hash = value.grow(piece);
         Self::over(key, value, value_hash, Some(before), at)
     }
@@ -339,8 +358,10 @@ impl Entry {
 
     /// What it is, whatever it lies in.
     pub(super) fn held(&self) -> Held<'_> {
+        let value = self.value.bytes();
         Held {
-            value: self.value.bytes(),
+            value: Some(value),
+            value_bytes: value.len(),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,

@@ -249,8 +249,8 @@ fn push(writer: &mut TableWriter, entry: &EntryRef<'_>) -> usize {
 }
 
 fn entry_of<'a>(key: &'a [u8], held: Held<'a>) -> EntryRef<'a> {
-    let Held { value, create_revision, mod_revision, version, digest } = held;
-    EntryRef { key, value, create_revision, mod_revision, version, digest }
+    let Held { create_revision, mod_revision, version, digest, .. } = held;
+    EntryRef { key, value: held.value(), create_revision, mod_revision, version, digest }
 }
 
 impl fmt::Display for MergeError {

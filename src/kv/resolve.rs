@@ -38,7 +38,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::command::{Command, Condition, Operation, Txn, Write};
+use super::command::{Command, Condition, Operation, Previous, Txn, Write};
 use super::layers::Decided;
 use super::limits::CARRIED_OVERHEAD_BYTES;
 use super::memtable::Held;
@@ -114,7 +114,9 @@ pub struct ScanRun {
 #[derive(Clone, Debug)]
 struct TableEntry {
     key: Bytes,
-    value: Bytes,
+    /// `None`: only its length is needed.
+    value: Option<Bytes>,
+    value_bytes: usize,
     create_revision: Revision,
     mod_revision: Revision,
     version: u64,
@@ -174,25 +176,25 @@ impl Base {
     }
 }
 
+/// What is needed of a key's entry in the table.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// All of it.
+    Whole,
+    /// All but the value: it is written over unread. So it is not brought into the cache to be copied.
+    Length,
+}
+
 impl TableEntry {
-    fn new(block: &Block, entry: EntryRef<'_>) -> Self {
-        let value = block.detached(entry.value);
-        Self::with_value(entry, value)
-    }
-
-    /// Of a key that somebody holds already.
-    fn of_key(key: &Bytes, block: &Block, entry: EntryRef<'_>) -> Self {
-        Self::with(key.clone(), entry, block.detached(entry.value))
-    }
-
-    fn with_value(entry: EntryRef<'_>, value: Bytes) -> Self {
-        Self::with(Bytes::copy_from_slice(entry.key), entry, value)
-    }
-
-    fn with(key: Bytes, entry: EntryRef<'_>, value: Bytes) -> Self {
+    fn new(key: Bytes, block: &Block, entry: EntryRef<'_>, needed: Needed) -> Self {
+        let value = match needed {
+            Needed::Whole => Some(block.detached(entry.value)),
+            Needed::Length => None,
+        };
         Self {
             key,
             value,
+            value_bytes: entry.value.len(),
             create_revision: entry.create_revision,
             mod_revision: entry.mod_revision,
             version: entry.version,
@@ -202,7 +204,8 @@ impl TableEntry {
 
     fn held(&self) -> Held<'_> {
         Held {
-            value: &self.value,
+            value: self.value.as_ref(),
+            value_bytes: self.value_bytes,
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
@@ -217,8 +220,12 @@ impl State {
     pub fn resolve(&self, command: &Command, source: &mut impl BlockSource) -> Resolved {
         match command {
             Command::Write { write, .. } => match write {
+                // Without a comparison that may fail, nobody is told what was there.
+                Write::Put { key, if_mod_revision: None, return_previous: Previous::Omit, .. } => {
+                    self.resolve_key(key, Needed::Length, source)
+                }
                 Write::Put { key, .. } | Write::Append { key, .. } | Write::Delete { key, .. } => {
-                    self.resolve_key(key, source)
+                    self.resolve_key(key, Needed::Whole, source)
                 }
                 Write::Txn(txn) => self.resolve_keys(unknown(&self.store, keys_of_txn(txn)), source),
             },
@@ -244,7 +251,7 @@ impl State {
                     }
                 }
             }
-            (Query::Get { key }, _) => self.resolve_key(key, source),
+            (Query::Get { key }, _) => self.resolve_key(key, Needed::Whole, source),
             (Query::Txn(ReadTxn { conditions, then, otherwise }), _) => {
                 let keys = conditions.iter().map(|condition| &condition.key);
                 self.resolve_keys(unknown(&self.store, keys.chain(then).chain(otherwise)), source)
@@ -260,10 +267,10 @@ impl State {
     }
 
     /// Of one key, as most commands and queries are: with no list of what is needed.
-    fn resolve_key(&self, key: &Bytes, source: &mut impl BlockSource) -> Resolved {
+    fn resolve_key(&self, key: &Bytes, needed: Needed, source: &mut impl BlockSource) -> Resolved {
         let mut base = self.base();
         if let Above::Table = self.store.above(key) {
-            match self.look_up(key, source) {
+            match self.look_up(key, needed, source) {
                 Ok(found) => base.keys.push((key.clone(), found)),
                 Err(missing) => return Resolved::Missing(vec![missing]),
             }
@@ -275,7 +282,7 @@ impl State {
         let mut base = self.base();
         let mut missing = BTreeSet::new();
         for key in keys {
-            match self.look_up(&key, source) {
+            match self.look_up(&key, Needed::Whole, source) {
                 Ok(found) => base.keys.push((key, found)),
                 Err(handle) => drop(missing.insert(handle)),
             }
@@ -289,12 +296,17 @@ impl State {
 
     /// What the table has of a key that no memtable knows and that the filter lets through; the block that is
     /// missing, otherwise.
-    fn look_up(&self, key: &Bytes, source: &mut impl BlockSource) -> Result<Option<TableEntry>, BlockHandle> {
+    fn look_up(
+        &self,
+        key: &Bytes,
+        needed: Needed,
+        source: &mut impl BlockSource,
+    ) -> Result<Option<TableEntry>, BlockHandle> {
         let table = self.store.table().expect("a key is needed of a table that there is");
         let Some(at) = table.block_for(key) else { return Ok(None) };
         let handle = table.handle(at);
         let block = source.block(&handle).ok_or(handle)?;
-        Ok(block.get(key).map(|entry| TableEntry::of_key(key, &block, entry)))
+        Ok(block.get(key).map(|entry| TableEntry::new(key.clone(), &block, entry, needed)))
     }
 }
 
@@ -366,11 +378,11 @@ impl ScanRun {
             return false;
         }
         self.bytes = bytes;
-        let taken = match page.keys {
-            ScanKeys::KeysOnly => TableEntry::with_value(entry, Bytes::new()),
-            ScanKeys::Whole => TableEntry::new(block, entry),
+        let needed = match page.keys {
+            ScanKeys::KeysOnly => Needed::Length,
+            ScanKeys::Whole => Needed::Whole,
         };
-        self.run.entries.push(taken);
+        self.run.entries.push(TableEntry::new(Bytes::copy_from_slice(entry.key), block, entry, needed));
         false
     }
 }

@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::answer::{Applied, Refusal};
-use super::command::{Command, RequestId, Write};
+use super::answer::{Answer, Applied, Refusal};
+use super::command::{Command, Previous, RequestId, Write};
 use super::digest;
 use super::limits::{CARRIED_OVERHEAD_BYTES, Limits};
 use super::memtable::Held;
@@ -142,6 +142,25 @@ impl State {
             }
         };
         Ok(Applied { revision: self.revision, answer })
+    }
+
+    /// Applies the entry at `index` as [`Self::apply`] does, where that takes nothing of the table and one
+    /// search of the memtable: a plain Put over what the memtable holds, as most are. `None`: it is another,
+    /// and nothing was done.
+    pub fn overwrite(&mut self, index: Index, command: &Command) -> Option<Applied> {
+        let Command::Write {
+            id: None,
+            write: Write::Put { key, value, if_mod_revision: None, return_previous },
+        } = command
+        else {
+            return None;
+        };
+        let Previous::Omit = return_previous else { return None };
+        let at = self.revision.next();
+        let version = self.store.overwrite(key, value, at)?;
+        self.advance(index);
+        self.revision = at;
+        Some(Applied { revision: at, answer: Answer::Put { succeeded: true, previous: None, version } })
     }
 
     /// Applies an entry that is no command: a new leader's no-op, or one of Raft's own.
@@ -362,7 +381,7 @@ fn scan(
         let Some(held) = held else { continue };
         let value_bytes = match keys {
             ScanKeys::KeysOnly => 0,
-            ScanKeys::Whole => held.value.len(),
+            ScanKeys::Whole => held.value_bytes,
         };
         bytes += CARRIED_OVERHEAD_BYTES + key.len() + value_bytes;
         let is_full = page.len() >= keys_max || bytes > bytes_max;

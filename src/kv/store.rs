@@ -130,6 +130,18 @@ impl Store {
         }
     }
 
+    /// Sets the value of a key that holds something in the memtable: nothing below it counts. The version of
+    /// the key afterwards; `None`: the memtable has nothing of it, and nothing was done.
+    pub(super) fn overwrite(&mut self, key: &[u8], value: &[u8], at: Revision) -> Option<u64> {
+        let (before, after, version) = self.memtable.change(key, |entry| {
+            let before = entry.held().summand();
+            entry.replace(key, value, at);
+            (before, entry.held().summand(), entry.held().version)
+        })?;
+        self.sums.replace(before, after);
+        Some(version)
+    }
+
     /// Whether a memtable knows a key, so that what the table has of it does not count.
     pub(super) fn hides(&self, key: &[u8]) -> bool {
         let frozen = self.frozen.as_ref();
@@ -163,7 +175,7 @@ impl<'a> Keys<'a> {
 
     /// The length of a value in bytes.
     pub(super) fn length(self, key: &[u8]) -> Option<usize> {
-        self.find(key).map(|held| held.value.len())
+        self.find(key).map(|held| held.value_bytes)
     }
 
     /// The version of a key; 0: there is no such key.
@@ -282,14 +294,19 @@ fn below_memtable<'a>(
     }
 }
 
-impl Held<'_> {
+impl<'a> Held<'a> {
+    /// The value; it has to have been asked for.
+    pub(super) fn value(&self) -> &'a Bytes {
+        self.value.expect("a value is used that was resolved without")
+    }
+
     fn summand(&self) -> Summand {
-        Summand { value_bytes: self.value.len() as u64, digest: self.digest }
+        Summand { value_bytes: self.value_bytes as u64, digest: self.digest }
     }
 
     /// As an answer has it: the key copied, the value shared.
     pub(super) fn key_value(&self, key: &[u8]) -> KeyValue {
-        KeyValue { value: self.value.clone(), ..self.key_alone(key) }
+        KeyValue { value: self.value().clone(), ..self.key_alone(key) }
     }
 
     /// The same without the value.

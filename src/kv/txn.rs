@@ -175,7 +175,7 @@ fn holds(keys: Keys<'_>, condition: &Condition) -> bool {
         Target::CreateRevision(revision) => number(|held| held.create_revision.0).cmp(&revision.0),
         Target::ModRevision(revision) => number(|held| held.mod_revision.0).cmp(&revision.0),
         Target::Value(value) => match &found {
-            Some(held) => held.value.cmp(value),
+            Some(held) => held.value().cmp(value),
             None => return false,
         },
     };

@@ -11,7 +11,7 @@
 use crate::env::Env;
 use crate::ids::{Index, Term};
 use crate::kv::table::{Block, BlockHandle};
-use crate::kv::{self, Command, Resolved};
+use crate::kv::{self, Applied, Command, Refusal, Resolved};
 use crate::log;
 use crate::raft::Entry;
 use crate::route::call::{Body, FailureKind};
@@ -221,6 +221,11 @@ impl<E: Env> Replica<E> {
         }
         let command = Command::decode(entry.data.clone())?;
         let pinned = self.stuck.take().map(|stuck| stuck.pinned).unwrap_or_default();
+        if let Some(applied) = self.state.overwrite(entry.index, &command) {
+            self.changes.add(entry.cost_bytes());
+            self.answer_applied(entry, Ok(applied), turn);
+            return Ok(Applying::Done);
+        }
         let at_hand = &mut AtHand { cache: &self.cache, pinned: &pinned };
         let base = match self.state.resolve(&command, at_hand) {
             Resolved::Done(base) => base,
@@ -231,6 +236,12 @@ impl<E: Env> Replica<E> {
         };
         self.changes.add(entry.cost_bytes());
         let outcome = self.state.apply(entry.index, &command, &base);
+        self.answer_applied(entry, outcome, turn);
+        Ok(Applying::Done)
+    }
+
+    /// Answers whoever waits for an entry, of which this came.
+    fn answer_applied(&mut self, entry: &Entry, outcome: Result<Applied, Refusal>, turn: &mut Turn<'_>) {
         match self.waiters.remove(&entry.index) {
             Some(waiter) if waiter.term == entry.term => {
                 let outcome = match outcome {
@@ -242,7 +253,6 @@ impl<E: Env> Replica<E> {
             Some(waiter) => self.fail(waiter.caller, FailureKind::NotProposed, turn),
             None => {}
         }
-        Ok(Applying::Done)
     }
 
     /// Has the blocks loaded that the next entry needs, and those of the entries behind it that are at hand
