@@ -15,7 +15,7 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
 /// Width of a letter of a name, about, and what is left free around a name.
 const LETTER: f64 = 7.4;
-const NAME_GAP: f64 = 10.0;
+const NAME_GAP: f64 = 20.0;
 /// The closest that two names may be.
 const NAMES_APART: f64 = 15.0;
 

@@ -1,5 +1,7 @@
 //! A search as a page: what was found, latency over the rate, every trial, and the run that it ended with.
 
+use std::collections::BTreeMap;
+
 use super::{CHARTED, Knee, Trial, report};
 use crate::html::{self, KneeChart, KneePoint, RunView, Table};
 use crate::report::Report;
@@ -33,8 +35,10 @@ pub fn of(knee: &Knee) -> String {
 }
 
 fn chart(knee: &Knee) -> KneeChart {
-    let in_order = report::by_rate(knee).into_iter();
-    let points = in_order.filter_map(|trial| {
+    // Of a rate that was tried again the last trial is the one that was believed.
+    let mut last_of_rate: BTreeMap<u64, &Trial> = BTreeMap::new();
+    last_of_rate.extend(knee.trials.iter().filter_map(|trial| Some((trial.rate?, trial))));
+    let points = last_of_rate.into_values().filter_map(|trial| {
         Some(KneePoint {
             rate_per_s: trial.rate? as f64,
             times_ns: trial.charted_ns.to_vec(),
