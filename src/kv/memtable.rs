@@ -124,12 +124,7 @@ impl Memtable {
     ) -> T {
         match self.slots.entry(Key::new(key)) {
             btree_map::Entry::Occupied(mut slot) => match slot.get_mut() {
-                Slot::Live(entry) => {
-                    let before = entry.value.memory_bytes();
-                    let changed = change(entry);
-                    self.memory_bytes = self.memory_bytes - before + entry.value.memory_bytes();
-                    changed
-                }
+                Slot::Live(entry) => changed(entry, change, &mut self.memory_bytes),
                 Slot::Tombstone => {
                     let (slot_made, made) = made(make(Below::Hidden));
                     self.memory_bytes += slot_made.memory_bytes();
@@ -153,12 +148,7 @@ impl Memtable {
             None => self.slots.get_mut(key),
         };
         match slot {
-            Some(Slot::Live(entry)) => {
-                let before = entry.value.memory_bytes();
-                let changed = change(entry);
-                self.memory_bytes = self.memory_bytes - before + entry.value.memory_bytes();
-                Some(changed)
-            }
+            Some(Slot::Live(entry)) => Some(changed(entry, change, &mut self.memory_bytes)),
             Some(Slot::Tombstone) | None => None,
         }
     }
@@ -217,6 +207,14 @@ impl Slots {
         self.0.by_ref().take(count).for_each(drop);
         self.0.len() > 0
     }
+}
+
+/// Changes an entry, and what the memtable takes with it.
+fn changed<T>(entry: &mut Entry, change: impl FnOnce(&mut Entry) -> T, memory_bytes: &mut usize) -> T {
+    let before = entry.value.memory_bytes();
+    let changed = change(entry);
+    *memory_bytes = *memory_bytes - before + entry.value.memory_bytes();
+    changed
 }
 
 /// An entry that was made, as a slot.

@@ -133,11 +133,8 @@ impl Store {
     /// Sets the value of a key that holds something in the memtable: nothing below it counts. The version of
     /// the key afterwards; `None`: the memtable has nothing of it, and nothing was done.
     pub(super) fn overwrite(&mut self, key: &[u8], value: &[u8], at: Revision) -> Option<u64> {
-        let (before, after, version) = self.memtable.change(key, |entry| {
-            let before = entry.held().summand();
-            entry.replace(key, value, at);
-            (before, entry.held().summand(), entry.held().version)
-        })?;
+        let replace = |entry: &mut Entry| changed(entry, |entry| entry.replace(key, value, at));
+        let (before, after, version) = self.memtable.change(key, replace)?;
         self.sums.replace(before, after);
         Some(version)
     }
@@ -236,9 +233,8 @@ impl KeysMut<'_> {
         let (before, after, version) = memtable.change_or_make(
             key,
             |entry| {
-                let before = entry.held().summand();
-                change(entry);
-                (Some(before), entry.held().summand(), entry.held().version)
+                let (before, after, version) = changed(entry, change);
+                (Some(before), after, version)
             },
             |below| {
                 let before = match below {
@@ -273,6 +269,14 @@ impl KeysMut<'_> {
     }
 }
 
+/// Changes an entry. What it added to the sums, what it adds now, and its version.
+fn changed(entry: &mut Entry, change: impl FnOnce(&mut Entry)) -> (Summand, Summand, u64) {
+    let before = entry.held().summand();
+    change(entry);
+    let after = entry.held();
+    (before, after.summand(), after.version)
+}
+
 /// What a key holds that the memtable knows nothing of.
 fn below_memtable<'a>(
     frozen: Option<&'a Memtable>,
@@ -297,7 +301,7 @@ fn below_memtable<'a>(
 impl<'a> Held<'a> {
     /// The value; it has to have been asked for.
     pub(super) fn value(&self) -> &'a Bytes {
-        self.value.expect("a value is used that was resolved without")
+        self.value.expect("whoever uses a value has resolved the whole entry")
     }
 
     fn summand(&self) -> Summand {
