@@ -8,7 +8,7 @@ use distribkv::config::Settings;
 use distribkv::tune::disk::{DEPTHS, SIZES};
 use distribkv::tune::facts::{Cpus, Device, Dir, FileSystem, Host, IoUring, Memory};
 use distribkv::tune::page::{self, COLUMNS, Ink};
-use distribkv::tune::{Cell, Disk, State, advise, findings, matters_at_start};
+use distribkv::tune::{Cell, Disk, Measured, Pace, State, advise, findings, matters_at_start};
 
 /// A host as it should be, with a fast disk.
 fn good_host() -> Host {
@@ -61,9 +61,15 @@ fn disk(us: u64, mega_per_s: u64, lanes: u64) -> Disk {
     disk
 }
 
+/// This disk, and a CPU that runs evenly.
+fn with_disk(disk: Disk) -> Measured {
+    Measured { pace: Some(Pace { slots: vec![100; 400] }), disk: Some(disk) }
+}
+
 /// Everything that is printed, and what a start would say.
-fn said(host: &Host, settings: &Settings, disk: Option<&Disk>) -> String {
-    let found = findings(host, settings, disk);
+fn said(host: &Host, settings: &Settings, measured: &Measured) -> String {
+    let found = findings(host, settings, measured);
+    let disk = measured.disk.as_ref();
     let choices = advise(host, settings, disk);
     let mut text =
         page::findings_table(&found, Ink::Plain) + "\n" + &page::summary(&found, Ink::Plain) + "\n\n";
@@ -82,11 +88,11 @@ fn said(host: &Host, settings: &Settings, disk: Option<&Disk>) -> String {
 }
 
 /// Holds what is said against the file of that name, and that it fits the width and loads as a profile.
-fn check(name: &str, host: &Host, disk: Option<&Disk>) -> Settings {
+fn check(name: &str, host: &Host, measured: &Measured) -> Settings {
     let mut settings = Settings::default();
     settings.cluster.peers = vec!["a:1".into(), "b:1".into(), "c:1".into()];
     settings.node.id = 1;
-    let text = said(host, &settings, disk);
+    let text = said(host, &settings, measured);
     for line in text.lines() {
         assert!(line.chars().count() <= COLUMNS, "{} columns: {line}", line.chars().count());
     }
@@ -97,7 +103,7 @@ fn check(name: &str, host: &Host, disk: Option<&Disk>) -> Settings {
     let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(text == golden, "{} says otherwise now:\n{text}", path.display());
     let cluster = "[cluster]\npeers = [\"a:1\", \"b:1\", \"c:1\"]\n[node]\nid = 1".to_owned();
-    let profile = page::profile_text(&advise(host, &settings, disk), "a test");
+    let profile = page::profile_text(&advise(host, &settings, measured.disk.as_ref()), "a test");
     let layers = [("profile".to_owned(), profile), ("cluster".to_owned(), cluster)];
     let settings = Settings::of_layers(&layers).expect("a profile is settings");
     assert_eq!(settings.validate(), Ok(()));
@@ -106,14 +112,14 @@ fn check(name: &str, host: &Host, disk: Option<&Disk>) -> Settings {
 
 /// The worst that is said of a host.
 fn worst(host: &Host) -> State {
-    let found = findings(host, &Settings::default(), None);
+    let found = findings(host, &Settings::default(), &Measured::default());
     found.iter().map(|finding| finding.state).max().expect("there are findings")
 }
 
 #[test]
 fn a_good_host() {
     let host = good_host();
-    let settings = check("good_host", &host, Some(&disk(30, 2500, 32)));
+    let settings = check("good_host", &host, &with_disk(disk(30, 2500, 32)));
     assert_eq!(worst(&host), State::Ok);
     assert_eq!(settings.node.segment_bytes, 256 << 20);
     assert!(settings.node.block_cache_bytes > 512 << 20);
@@ -136,9 +142,9 @@ fn a_container_without_io_uring() {
         governor: None,
         ..good_host()
     };
-    let settings = check("container_without_io_uring", &host, None);
+    let settings = check("container_without_io_uring", &host, &Measured::default());
     assert_eq!((settings.node.cores.as_str(), settings.node.pin), ("1", false));
-    let of_sysctl = findings(&Host { io_uring: refused(2), ..host }, &settings, None);
+    let of_sysctl = findings(&Host { io_uring: refused(2), ..host }, &settings, &Measured::default());
     let finding = of_sysctl.iter().find(|finding| finding.what == "io_uring").expect("it is looked at");
     assert!(finding.change.contains("io_uring_disabled=0"), "{finding:?}");
 }
@@ -152,7 +158,7 @@ fn an_nfs_file_system() {
         ..good_host().dir
     };
     let host = Host { dir, device: None, ..good_host() };
-    let settings = check("nfs", &host, Some(&disk(2500, 80, 8)));
+    let settings = check("nfs", &host, &with_disk(disk(2500, 80, 8)));
     assert_eq!(worst(&host), State::Needed);
     assert_eq!(settings.node.segment_bytes, 16 << 20, "there is little room");
 }
@@ -176,10 +182,10 @@ fn a_disk_that_rotates() {
         clock_source: Some("hpet".into()),
         ..good_host()
     };
-    let settings = check("rotating_disk", &host, Some(&disk(9000, 120, 2)));
+    let settings = check("rotating_disk", &host, &with_disk(disk(9000, 120, 2)));
     assert_eq!(worst(&host), State::Better);
     assert_eq!(settings.node.snapshots_at_once_max, 1);
-    let fast = findings(&host, &settings, Some(&disk(300, 400, 8)));
+    let fast = findings(&host, &settings, &with_disk(disk(300, 400, 8)));
     let disk = fast.iter().find(|finding| finding.what == "disk").expect("it is looked at");
     assert_eq!(disk.state, State::Ok, "what it says of itself is overruled");
 }
@@ -189,9 +195,11 @@ fn a_cgroup_of_512_mib() {
     let memory = Memory { cgroup_max: Some(512 << 20), available: 480 << 20, ..good_host().memory };
     let cpus = Cpus { online: 8, allowed: 2, quota_milli: None, executors: Ok(2) };
     let host = Host { memory, cpus, lockable_bytes: 8 << 20, ..good_host() };
-    let settings = check("cgroup_of_512_mib", &host, Some(&disk(400, 300, 4)));
+    let mut measured = with_disk(disk(400, 300, 4));
+    measured.pace = Some(Pace { slots: (0..400).map(|slot| if slot % 50 < 9 { 20 } else { 100 }).collect() });
+    let settings = check("cgroup_of_512_mib", &host, &measured);
     assert_eq!(worst(&host), State::Needed, "the defaults may take more than it has");
-    let with_profile = findings(&host, &settings, None);
+    let with_profile = findings(&host, &settings, &Measured::default());
     let memory = with_profile.iter().find(|finding| finding.what == "memory").expect("it is looked at");
     assert_eq!(memory.state, State::Ok, "with the profile that was advised it fits: {memory:?}");
 }
@@ -199,7 +207,7 @@ fn a_cgroup_of_512_mib() {
 #[test]
 fn colours_are_only_where_they_are_asked_for() {
     let host = Host { io_uring: IoUring::Works, open_files_max: 1024, ..good_host() };
-    let found = findings(&host, &Settings::default(), None);
+    let found = findings(&host, &Settings::default(), &Measured::default());
     let (plain, coloured) =
         (page::findings_table(&found, Ink::Plain), page::findings_table(&found, Ink::Coloured));
     assert!(!plain.contains('\u{1b}') && coloured.contains('\u{1b}'));

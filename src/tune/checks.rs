@@ -6,6 +6,7 @@ use super::disk::Disk;
 use super::facts::{Device, FileSystemKind, Host, IoUring};
 use super::finding::{Finding, State};
 use super::memory::memory_bytes_max;
+use super::pace::{Pace, SLOT_US};
 use super::page::bytes_text;
 
 /// The oldest kernel that executors start on.
@@ -20,6 +21,8 @@ const LOCKED_BYTES_WANTED: u64 = 8 << 20;
 const CONNECTIONS_WANTED: u64 = 10_000;
 /// With room for fewer a node says so when it starts.
 const CONNECTIONS_AT_START: u64 = 1000;
+/// A CPU that is slow for less than this at a time is as good as one that never is.
+const SLOW_US: u64 = 2 * SLOT_US;
 /// Writes that are durable sooner than this are on no disk that rotates.
 const ROTATION_US: u64 = 3000;
 /// Swappiness up to this leaves a process' memory alone.
@@ -122,6 +125,20 @@ pub(super) fn cpus(host: &Host, settings: &Settings) -> Finding {
         None => format!("--cores {fewer}: two executors on one CPU wait for each other"),
     };
     Finding::of("CPUs", state, found, &wanted).or_change(&change).told_at_start()
+}
+
+pub(super) fn pace(pace: &Pace) -> Finding {
+    const WANTED: &str = "even";
+    let (slow_us, lost_milli) = (pace.slow_us_max(), pace.lost_milli());
+    if slow_us < SLOW_US {
+        return Finding::of("CPU pace", State::Ok, "even".into(), WANTED);
+    }
+    let lost = format!("{}.{} %", lost_milli / 10, lost_milli % 10);
+    let found = format!("below half for {} ms in a row, {lost} lost", slow_us / 1000);
+    Finding::of("CPU pace", State::Better, found, WANTED).or_change(
+        "a CPU that other processes, a quota (docker --cpus, CPUQuota=) or other guests of the machine do \
+         not take away: for as long as they do, answers take as much longer",
+    )
 }
 
 pub(super) fn memory(host: &Host, settings: &Settings) -> Finding {

@@ -5,6 +5,7 @@ use crate::config::Settings;
 use super::checks;
 use super::disk::Disk;
 use super::facts::Host;
+use super::pace::Pace;
 
 /// How a fact stands, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,10 +71,19 @@ impl Finding {
     }
 }
 
+/// What of a host was measured; `None` where nothing was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// How evenly a CPU ran.
+    pub pace: Option<Pace>,
+    /// What the disk did.
+    pub disk: Option<Disk>,
+}
+
 /// Everything that is to say of a host on which a node with these settings is to run. What was measured of
 /// the disk overrules what it says of itself.
 #[must_use]
-pub fn findings(host: &Host, settings: &Settings, disk: Option<&Disk>) -> Vec<Finding> {
+pub fn findings(host: &Host, settings: &Settings, measured: &Measured) -> Vec<Finding> {
     let mut found = vec![
         checks::kernel(host),
         checks::io_uring(host),
@@ -87,13 +97,14 @@ pub fn findings(host: &Host, settings: &Settings, disk: Option<&Disk>) -> Vec<Fi
         checks::free_space(host, settings),
     ];
     if let Some(device) = &host.device {
-        found.extend(checks::device(device, disk));
+        found.extend(checks::device(device, measured.disk.as_ref()));
     }
     found.extend([checks::huge_pages(host), checks::governor(host), checks::clock_source(host)]);
+    found.extend(measured.pace.as_ref().map(checks::pace));
     found
 }
 
 /// What of it a node says when it starts: at most one line for each that matters.
 pub fn matters_at_start(host: &Host, settings: &Settings) -> impl Iterator<Item = Finding> + use<> {
-    findings(host, settings, None).into_iter().filter(|finding| finding.at_start)
+    findings(host, settings, &Measured::default()).into_iter().filter(|finding| finding.at_start)
 }

@@ -1,12 +1,12 @@
 //! What a host should be like for a node to run well on it: found facts in, findings and settings out.
 //!
 //! ```text
-//! Host (facts) ─┬─► findings ──► a table, warnings at a start, an exit code
-//! Disk (measured) ─┴─► advice ──► plain words, a profile to write
+//! Host (facts) ──────────────┬─► findings ──► a table, warnings at a start, an exit code
+//! Disk, Pace (measured) ─────┴─► advice ────► plain words, a profile to write
 //! ```
 //!
 //! Invariants:
-//! - Same facts, same text: everything here is pure. Who gathers the facts and measures the disk is the
+//! - Same facts, same text: everything here is pure. Who gathers the facts and measures is the
 //!   binary `kvserver`.
 //! - *Needed* is what a node does not start without, or does not keep its promises without. All else that
 //!   could be better is *better*; what the host does not say is no fault of it.
@@ -16,6 +16,7 @@
 
 pub mod facts;
 pub mod disk;
+pub mod pace;
 pub mod finding;
 mod checks;
 mod memory;
@@ -25,5 +26,6 @@ pub mod page;
 pub use advice::{Choice, advise};
 pub use disk::{Cell, Disk};
 pub use facts::Host;
-pub use finding::{Finding, State, findings, matters_at_start};
+pub use finding::{Finding, Measured, State, findings, matters_at_start};
 pub use memory::memory_bytes_max;
+pub use pace::Pace;

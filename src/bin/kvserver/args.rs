@@ -67,7 +67,7 @@ pub enum Command {
     /// Print what is in the data directory of a node that does not run, one fact a line. Nothing in it is
     /// changed.
     Dump(DumpArgs),
-    /// Look at this host, measure its disk, and say what would be better for a node. Nothing is changed.
+    /// Look at this host, measure its disk and a CPU, and say what would be better. Nothing is changed.
     ///
     /// Give it the flags of the node that is to run, or its --config: what is wanted follows from them. The
     /// disk is measured in the data directory, or in what there is above it, with one scratch file of 32 MiB
@@ -150,7 +150,7 @@ pub struct TuneArgs {
     /// Look only, measure nothing, and print only what is not as it should be.
     #[arg(long)]
     pub check: bool,
-    /// About how long the disk is measured.
+    /// About how long the disk is measured, and how long a CPU is then.
     #[arg(long, value_name = "S", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub seconds: u64,
     /// Write the settings that this host asks for as a profile, each with its reason.

@@ -1,5 +1,5 @@
-//! `kvserver tune`: looks at the host, measures its disk, and says what would be better; and the few lines of
-//! it that a node says when it starts.
+//! `kvserver tune`: looks at the host, measures its disk and a CPU, says what would be better; and the few
+//! lines of it that a node says when it starts.
 //!
 //! Nothing is changed but two files that are its own: the scratch file that the disk is measured with, which
 //! is gone afterwards, however the command ends but by SIGKILL; and the profile, where one is asked for.
@@ -20,7 +20,7 @@ use distribkv::host::exit::Exit;
 use distribkv::tune::advice::disk_words;
 use distribkv::tune::facts::{Host, IoUring};
 use distribkv::tune::page::{self, COLUMNS, Ink};
-use distribkv::tune::{Choice, Disk, Finding, State, advise, findings, matters_at_start};
+use distribkv::tune::{Choice, Disk, Finding, Measured, State, advise, findings, matters_at_start};
 
 use crate::args::TuneArgs;
 use crate::placement::cores_of;
@@ -35,15 +35,15 @@ pub fn run(args: &TuneArgs) -> Result<(), Exit> {
         return Err(Exit::Usage(format!("--write {}: it exists; --force replaces it", file.display())));
     }
     let host = gather::host(&settings)?;
-    let disk = if args.check { None } else { measured(args, &host)? };
-    let found = findings(&host, &settings, disk.as_ref());
-    let choices = advise(&host, &settings, disk.as_ref());
+    let measured = if args.check { Measured::default() } else { measure(args, &host)? };
+    let found = findings(&host, &settings, &measured);
+    let choices = advise(&host, &settings, measured.disk.as_ref());
     let text = if args.json {
-        json::report(&host, &found, disk.as_ref(), &choices)
+        json::report((&host, &measured), &found, &choices)
     } else {
         let ink = ink();
         let mut text = if args.check { check_text(&found, ink) } else { findings_text(&host, &found, ink) };
-        if let Some(disk) = &disk {
+        if let Some(disk) = &measured.disk {
             text += &disk_text((&host, disk), &settings, ink);
         }
         if !args.check || args.write.is_some() {
@@ -74,18 +74,27 @@ pub fn warn_at_start(settings: &Settings) {
     drop(thread::Builder::new().name("host-check".into()).spawn(looking));
 }
 
+/// The disk and then a CPU, each measured where that is possible.
+fn measure(args: &TuneArgs, host: &Host) -> Result<Measured, Exit> {
+    if host.io_uring != IoUring::Works {
+        eprintln!("kvserver tune: nothing is measured: io_uring is refused");
+        return Ok(Measured::default());
+    }
+    let disk = measure_disk(args, host)?;
+    if io::stderr().is_terminal() {
+        eprintln!("Measuring how evenly a CPU runs for {} s ...", args.seconds);
+    }
+    let pace = measure::pace(Duration::from_secs(args.seconds))
+        .inspect_err(|error| eprintln!("kvserver tune: the CPU is not measured: {error}"))
+        .ok();
+    Ok(Measured { pace, disk })
+}
+
 /// The disk, measured where that is possible.
-fn measured(args: &TuneArgs, host: &Host) -> Result<Option<Disk>, Exit> {
-    let why_not = if host.io_uring != IoUring::Works {
-        Some("io_uring is refused".to_owned())
-    } else if host.dir.free_bytes < 4 * measure::SCRATCH_BYTES {
-        Some(format!("only {} are free", page::bytes_text(host.dir.free_bytes)))
-    } else {
-        None
-    };
+fn measure_disk(args: &TuneArgs, host: &Host) -> Result<Option<Disk>, Exit> {
     let complain = |why: &str| eprintln!("kvserver tune: the disk is not measured: {why}");
-    if let Some(why) = why_not {
-        complain(&why);
+    if host.dir.free_bytes < 4 * measure::SCRATCH_BYTES {
+        complain(&format!("only {} are free", page::bytes_text(host.dir.free_bytes)));
         return Ok(None);
     }
     let scratch = Path::new(&host.dir.path).join(format!("tune-scratch-{}", std::process::id()));

@@ -1,11 +1,12 @@
 //! The same for programs: one object.
 
 use distribkv::tune::facts::Host;
-use distribkv::tune::{Cell, Choice, Disk, Finding};
+use distribkv::tune::pace::SLOT_US;
+use distribkv::tune::{Cell, Choice, Finding, Measured, Pace};
 use serde_json::{Value, json};
 
 /// Everything that was found, as one object and a line end.
-pub fn report(host: &Host, found: &[Finding], disk: Option<&Disk>, choices: &[Choice]) -> String {
+pub fn report((host, measured): (&Host, &Measured), found: &[Finding], choices: &[Choice]) -> String {
     let findings: Vec<Value> = found
         .iter()
         .map(|finding| {
@@ -32,8 +33,21 @@ pub fn report(host: &Host, found: &[Finding], disk: Option<&Disk>, choices: &[Ch
         .iter()
         .map(|choice| json!({"key": choice.key, "value": choice.value, "reason": choice.reason}))
         .collect();
-    let disk = disk.map(|disk| disk.cells.iter().map(cell).collect::<Vec<_>>());
-    let report =
-        json!({"directory": host.dir.path, "findings": findings, "disk": disk, "settings": settings});
+    let pace = |pace: &Pace| {
+        json!({
+            "slot_us": SLOT_US,
+            "work_by_slot": pace.slots,
+            "slow_us_max": pace.slow_us_max(),
+            "lost_milli": pace.lost_milli(),
+        })
+    };
+    let disk = measured.disk.as_ref().map(|disk| disk.cells.iter().map(cell).collect::<Vec<_>>());
+    let report = json!({
+        "directory": host.dir.path,
+        "findings": findings,
+        "cpu_pace": measured.pace.as_ref().map(pace),
+        "disk": disk,
+        "settings": settings,
+    });
     format!("{report:#}\n")
 }

@@ -1,4 +1,5 @@
-//! Measures a disk as the log uses it: durable writes of whole blocks, over blocks that were written before.
+//! Measures a disk as the log uses it: durable writes of whole blocks, over blocks that were written before;
+//! and how evenly a CPU runs, by the same work again and again.
 //!
 //! Invariants:
 //! - One file is written, new, of [`SCRATCH_BYTES`]; whoever named it removes it.
@@ -6,6 +7,7 @@
 //!   no time for is left out.
 
 use std::cell::{Cell as StdCell, RefCell};
+use std::hint::black_box;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,9 +18,12 @@ use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::Signal;
 use distribkv::env::{Env, File, Instant, OpenMode};
 use distribkv::tune::disk::{Cell, DEPTHS, Disk, SIZES};
+use distribkv::tune::pace::{Pace, SLOT_US};
 
 /// The size of the scratch file: a region for each of the most writers, as large as the largest write.
 pub const SCRATCH_BYTES: u64 = DEPTHS[DEPTHS.len() - 1] as u64 * LARGEST;
+/// Multiplications between two looks at the clock, each of which waits for the one before: some microseconds.
+const ROUND_STEPS: u64 = 2000;
 const LARGEST: u64 = SIZES[SIZES.len() - 1] as u64;
 
 /// Measures with this scratch file, in about this time.
@@ -29,6 +34,30 @@ pub fn disk(scratch: &Path, time: Duration) -> io::Result<Disk> {
         start_executor(options, move || async move { measure(GlommioEnv::new()?, scratch, time).await });
     let core = core.map_err(|error| io::Error::other(error.to_string()))?;
     core.join().ok_or_else(|| io::Error::other("the measuring ended early"))?
+}
+
+/// Works for this time on one CPU, whichever the kernel gives, and counts what is done in each slot of it.
+pub fn pace(time: Duration) -> io::Result<Pace> {
+    let options = ExecutorOptions::new("tune-pace", CorePlacement::Anywhere, 1);
+    let core = start_executor(options, move || async move { Ok(work(&GlommioEnv::new()?, time)) });
+    let core = core.map_err(|error| io::Error::other(error.to_string()))?;
+    core.join().ok_or_else(|| io::Error::other("the measuring ended early"))?
+}
+
+/// The work: rounds of some microseconds each, between looks at the clock.
+fn work<E: Env>(env: &E, time: Duration) -> Pace {
+    let slots = time.as_micros() / u128::from(SLOT_US);
+    let mut pace = Pace { slots: vec![0; usize::try_from(slots).expect("it is a minute at most")] };
+    let began = env.now();
+    loop {
+        let slot = env.now().since(began).as_micros() / u128::from(SLOT_US);
+        let Some(done) = usize::try_from(slot).ok().and_then(|slot| pace.slots.get_mut(slot)) else {
+            return pace;
+        };
+        *done += 1;
+        let sum = (0..ROUND_STEPS).fold(1_u64, |sum, step| black_box(sum).wrapping_mul(step | 1));
+        black_box(sum);
+    }
 }
 
 async fn measure<E: Env>(env: E, scratch: PathBuf, time: Duration) -> io::Result<Disk> {
@@ -134,6 +163,13 @@ async fn write<E: Env>(env: E, writers: Rc<Writers<E::File>>, bytes: u32, region
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_counted_in_every_slot_that_a_cpu_was_there_for() {
+        let pace = pace(Duration::from_millis(100)).expect("an executor can be started");
+        assert_eq!(pace.slots.len(), 10);
+        assert!(pace.slots.iter().any(|&done| done > 0), "{pace:?}");
+    }
 
     #[test]
     fn every_cell_is_measured_and_only_the_scratch_file_is_written() {
