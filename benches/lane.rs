@@ -10,9 +10,10 @@
 //! is in flight joins the next one. Entries are released as they become durable, so that segments are used
 //! again, as they are in a node that takes snapshots.
 //!
-//! With `--batch-kib` there is one writer, whose entries make batches of just these sizes: one write in
-//! flight, direct, `O_DSYNC`, over blocks that were written before. Where fio is on the `PATH` it does the
-//! same in the same directory, in rounds that alternate with the lane's, and the ratio of each pair of rounds
+//! With `--batch-kib` there are two writers, whose entries make batches of just these sizes, one each: one
+//! write in flight, direct, `O_DSYNC`, over blocks that were written before, and the next one waiting, as
+//! there always is one for fio. So an entry waits for two writes. Where fio is on the `PATH` it does the same
+//! in the same directory, in rounds that alternate with the lane's, and the ratio of each pair of rounds
 //! counts: a disk that is slower for a while is so for both. What it is asked for:
 //!
 //! ```text
@@ -41,8 +42,6 @@ use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::{AnswerSender, answer};
 use distribkv::env::{Env, File, Instant, OpenMode};
 use distribkv::ids::{Index, LaneId, ShardId, Term};
-use distribkv::log::batch::BATCH_HEADER_BYTES;
-use distribkv::log::record::{RELEASED_BYTES, entry_bytes};
 use distribkv::log::{Append, Lane, LaneConfig};
 use distribkv::raft::Entry;
 
@@ -81,6 +80,9 @@ const TERM: Term = Term(1);
 /// The size of a segment, and of fio's file.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// The longest batch of many writers.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
 /// When so much is durable it is released.
 const RELEASE_BYTES: u64 = 16 << 20;
 
@@ -89,6 +91,8 @@ const RELEASE_BYTES: u64 = 16 << 20;
 struct Load {
     dir: PathBuf,
     bytes: usize,
+    /// The longest batch.
+    batch_bytes_max: usize,
     writers: u64,
     seconds: u64,
     spin: Duration,
@@ -133,7 +137,8 @@ fn main() {
 fn many_writers(args: &Args) -> Result<(), String> {
     let Args { bytes, writers, seconds, spin_us, .. } = *args;
     let spin = Duration::from_micros(spin_us);
-    let load = Load { dir: args.dir.join("lane"), bytes, writers, seconds, spin };
+    let load =
+        Load { dir: args.dir.join("lane"), bytes, batch_bytes_max: BATCH_BYTES_MAX, writers, seconds, spin };
     let Measured { entries_per_s, batches_per_s, p50_us, p99_us } = measure_with(&load, measure)?;
     println!(
         "{writers} writers of {bytes} bytes: {entries_per_s:.0} entries/s, {batches_per_s:.0} batches/s, \
@@ -147,10 +152,10 @@ fn many_writers(args: &Args) -> Result<(), String> {
 /// Batches of one size from a lane and from fio, in turns.
 fn beside_fio(args: &Args, kib: u32) -> Result<(), String> {
     let batch_bytes = kib as usize * 1024;
-    // A mark of what is released fits beside the entry, so that no batch is longer.
-    let bytes = batch_bytes - BATCH_HEADER_BYTES - entry_bytes(0) - RELEASED_BYTES;
-    let (spin, seconds) = (Duration::from_micros(args.spin_us), args.seconds);
-    let load = Load { dir: args.dir.join("lane"), bytes, writers: 1, seconds, spin };
+    let (dir, seconds, spin) = (args.dir.join("lane"), args.seconds, Duration::from_micros(args.spin_us));
+    // The longest entry: no two fit a batch. With two writers one waits whenever the other's is durable.
+    let bytes = config(batch_bytes).entry_bytes_max();
+    let load = Load { dir, bytes, batch_bytes_max: batch_bytes, writers: 2, seconds, spin };
     let has_fio = Command::new("fio").arg("--version").output().is_ok();
     let (mut lanes, mut plains, mut fios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.rounds.max(1) {
@@ -179,20 +184,11 @@ fn beside_fio(args: &Args, kib: u32) -> Result<(), String> {
 
 /// The ratios of rounds that belong together: the median, and how far they spread.
 fn compare(what: &str, ours: &[Measured], theirs: &[Measured]) {
-    for (name, of) in [("rate", rate as fn(&Measured) -> f64), ("p50", p50)] {
-        let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(our, their)| of(our) / of(their)).collect();
-        ratios.sort_unstable_by(f64::total_cmp);
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        println!("    {name} of {what}: {:.3} ({least:.3} to {most:.3})", middle(&ratios));
-    }
-}
-
-fn rate(measured: &Measured) -> f64 {
-    measured.entries_per_s
-}
-
-fn p50(measured: &Measured) -> f64 {
-    measured.p50_us
+    let rates = ours.iter().zip(theirs).map(|(our, their)| our.entries_per_s / their.entries_per_s);
+    let mut ratios: Vec<f64> = rates.collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+    println!("    rate of {what}: {:.3} ({least:.3} to {most:.3})", middle(&ratios));
 }
 
 /// The medians of some rounds.
@@ -202,7 +198,8 @@ fn summary(rounds: &[Measured]) -> String {
         values.sort_unstable_by(f64::total_cmp);
         middle(&values)
     };
-    let (rate, p50, p99) = (median(rate), median(p50), median(|round| round.p99_us));
+    let rate = median(|round| round.entries_per_s);
+    let (p50, p99) = (median(|round| round.p50_us), median(|round| round.p99_us));
     format!("{rate:.0}/s, p50 {p50:.0} us, p99 {p99:.0} us")
 }
 
@@ -275,21 +272,24 @@ async fn measure_plain(load: Load, batch_bytes: usize) -> Result<Measured, Strin
     Ok(Measured::of(waits, writes, elapsed))
 }
 
-/// What a new lane reaches.
-async fn measure(load: Load) -> Result<Measured, String> {
-    let env = GlommioEnv::new().expect("the kernel has random numbers");
-    let config = LaneConfig {
+fn config(batch_bytes_max: usize) -> LaneConfig {
+    LaneConfig {
         lane: LaneId(0),
         segment_bytes: SEGMENT_BYTES,
-        batch_bytes_max: 8 << 20,
+        batch_bytes_max,
         batch_delay: Duration::ZERO,
         queue_bytes_max: 64 << 20,
         seal_after: Duration::from_millis(10),
         damage: distribkv::log::OnDamage::Stop,
         #[cfg(debug_assertions)]
         planted: None,
-    };
-    let lane = Lane::open(env.clone(), &load.dir, config).await;
+    }
+}
+
+/// What a new lane reaches.
+async fn measure(load: Load) -> Result<Measured, String> {
+    let env = GlommioEnv::new().expect("the kernel has random numbers");
+    let lane = Lane::open(env.clone(), &load.dir, config(load.batch_bytes_max)).await;
     let (lane, _) = lane.map_err(|error| format!("{}: {error}", load.dir.display()))?;
     env.spawn(lane.clone().run());
     let writers = Rc::new(Writers {
