@@ -28,7 +28,7 @@
 //! The lane does more than either: checksums, marks of what was released, a new segment every 64 MiB. And it
 //! sleeps as a node's core does: `--spin-us` has it spin first, as the low-latency profile does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,6 +117,8 @@ struct Writers {
     waits_us: RefCell<Vec<u32>>,
     /// After so many entries those that are durable are released.
     release_every: u64,
+    /// Whether the lane is being closed, and takes nothing more.
+    is_over: Cell<bool>,
 }
 
 fn main() {
@@ -291,13 +293,19 @@ async fn measure(load: Load) -> Result<Measured, String> {
     let env = GlommioEnv::new().expect("the kernel has random numbers");
     let lane = Lane::open(env.clone(), &load.dir, config(load.batch_bytes_max)).await;
     let (lane, _) = lane.map_err(|error| format!("{}: {error}", load.dir.display()))?;
-    env.spawn(lane.clone().run());
+    let (ended, end) = answer();
+    let running = lane.clone().run();
+    env.spawn(async move {
+        running.await;
+        ended.send(());
+    });
     let writers = Rc::new(Writers {
         lane: lane.clone(),
         waiting: RefCell::default(),
         last: RefCell::new(Index(0)),
         waits_us: RefCell::default(),
         release_every: (RELEASE_BYTES / load.bytes.max(1) as u64).clamp(1, 4096),
+        is_over: Cell::new(false),
     });
     env.spawn(complete(Rc::clone(&writers)));
     let data = Bytes::from(vec![b'v'; load.bytes]);
@@ -309,6 +317,9 @@ async fn measure(load: Load) -> Result<Measured, String> {
     let (began, before) = (env.now(), lane.status().batches);
     env.sleep(Duration::from_secs(load.seconds)).await;
     let (elapsed, batches) = (env.now().since(began), lane.status().batches - before);
+    writers.is_over.set(true);
+    lane.close();
+    end.await.ok_or("the lane ended early")?;
     Ok(Measured::of(writers.waits_us.take(), batches, elapsed))
 }
 
@@ -330,7 +341,7 @@ impl Measured {
 
 /// Appends one entry after the other.
 async fn write(env: GlommioEnv, writers: Rc<Writers>, data: Bytes) {
-    loop {
+    while !writers.is_over.get() {
         let index = writers.last.borrow().next();
         *writers.last.borrow_mut() = index;
         let (sender, receiver) = answer();
@@ -355,7 +366,7 @@ async fn complete(writers: Rc<Writers>) {
             if let Some(waiter) = writers.waiting.borrow_mut().remove(&completed.number) {
                 waiter.send(());
             }
-            if completed.number.is_multiple_of(writers.release_every) {
+            if completed.number.is_multiple_of(writers.release_every) && !writers.is_over.get() {
                 let released = writers.lane.release(SHARD, Index(completed.number), TERM);
                 assert!(released.is_ok(), "the queue has room for a mark");
             }
