@@ -40,7 +40,7 @@ use clap::Parser;
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::{AnswerSender, answer};
-use distribkv::env::{Env, File, Instant, OpenMode};
+use distribkv::env::{BLOCK_BYTES, Env, File, Instant, OpenMode};
 use distribkv::ids::{Index, LaneId, ShardId, Term};
 use distribkv::log::{Append, Lane, LaneConfig};
 use distribkv::raft::Entry;
@@ -61,7 +61,7 @@ struct Args {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Batches of these sizes instead, in KiB, one at a time, beside fio where there is one.
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(4..=4096))]
+    #[arg(long, value_delimiter = ',', value_parser = whole_blocks_kib)]
     batch_kib: Vec<u32>,
     /// How often lane and fio take turns, for each size.
     #[arg(long, default_value_t = 5)]
@@ -72,6 +72,12 @@ struct Args {
     /// Given by `cargo bench`; means nothing here.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn whole_blocks_kib(text: &str) -> Result<u32, String> {
+    let kib: u32 = text.parse().map_err(|error| format!("{error}"))?;
+    let is_fit = kib.is_multiple_of(BLOCK_BYTES as u32 / 1024) && (4..=4096).contains(&kib);
+    if is_fit { Ok(kib) } else { Err("whole blocks of 4 KiB, up to 4096".into()) }
 }
 
 const SHARD: ShardId = ShardId(0);
@@ -101,7 +107,7 @@ struct Load {
 /// What a lane, a plain writer or fio reached.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
-    /// Entries, which with one writer are batches.
+    /// Entries, which are batches where no two fit one.
     entries_per_s: f64,
     batches_per_s: f64,
     /// From the append until it is durable.
@@ -241,9 +247,9 @@ where
     let options = ExecutorOptions { spin: load.spin, ..options };
     let of_executor = load.clone();
     let started = start_executor(options, move || run(of_executor)).map_err(|error| error.to_string())?;
-    let measured = started.join().ok_or("the executor ended early")?;
+    let measured = started.join().ok_or("the executor ended early")??;
     std::fs::remove_dir_all(&load.dir).map_err(|error| format!("{}: {error}", load.dir.display()))?;
-    measured
+    Ok(measured)
 }
 
 /// What one file reaches that is written over from end to end, one write at a time.

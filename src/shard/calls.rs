@@ -242,7 +242,8 @@ impl Calls {
             self.expire_parked(shard, moment.now);
             self.unpark(shard, moment, out);
         }
-        for pending in self.orders.take_expired(|pending| pending.is_idle(moment.now)) {
+        let tick = self.config.times.tick;
+        for pending in self.orders.take_expired(|pending| pending.is_idle(moment.now, tick)) {
             self.give_up(pending);
         }
         self.orders.rested(None);
@@ -410,9 +411,10 @@ impl Calls {
     }
 
     fn expire_parked(&mut self, shard: ShardId, now: Instant) {
+        let tick = self.config.times.tick;
         let Some(queue) = self.parked.get_mut(&shard) else { return };
         let (past, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(queue).into_iter().partition(|pending| pending.is_idle(now));
+            std::mem::take(queue).into_iter().partition(|pending| pending.is_idle(now, tick));
         self.parked_count -= past.len();
         *queue = kept;
         for pending in past {
@@ -476,15 +478,17 @@ impl Pending {
     }
 
     /// Whether there is no use in its waiting to be sent: nobody waits for it, or it is time to say so.
-    fn is_idle(&self, now: Instant) -> bool {
-        !self.sender.is_awaited() || self.is_past_hope(now)
+    fn is_idle(&self, now: Instant, tick: Duration) -> bool {
+        !self.sender.is_awaited() || self.is_past_hope(now, tick)
     }
 
     /// Whether it is time to say that no leader was found: a tenth of the wait before the deadline, so that
-    /// the answer arrives, and at most 200 ms before it.
-    fn is_past_hope(&self, now: Instant) -> bool {
+    /// the answer arrives, and at most 200 ms before it. It is looked at once a tick, so that a short wait
+    /// ends a tick early, where that is no more than half of it.
+    fn is_past_hope(&self, now: Instant, tick: Duration) -> bool {
         const EARLY_MAX: Duration = Duration::from_millis(200);
-        let early = (self.deadline.since(self.asked_at) / 10).min(EARLY_MAX);
+        let wait = self.deadline.since(self.asked_at);
+        let early = (wait / 10).max(tick.min(wait / 2)).min(EARLY_MAX);
         now + early >= self.deadline
     }
 }

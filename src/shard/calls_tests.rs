@@ -63,8 +63,17 @@ impl Bench {
     }
 
     fn start(&mut self, request: Request, stream: Option<u64>) -> AnswerReceiver<Outcome> {
+        self.start_within(Duration::from_secs(5), request, stream)
+    }
+
+    fn start_within(
+        &mut self,
+        wait: Duration,
+        request: Request,
+        stream: Option<u64>,
+    ) -> AnswerReceiver<Outcome> {
         let moment = Moment { now: self.now, directory: &self.directory };
-        let deadline = self.now + Duration::from_secs(5);
+        let deadline = self.now + wait;
         self.calls.start((SHARD, request), deadline, stream, &moment, &mut self.out)
     }
 
@@ -210,6 +219,21 @@ fn without_a_leader_it_is_said_before_the_deadline_that_there_is_none() {
     assert_eq!(ended(&mut answer), None);
     bench.pass(Duration::from_millis(150));
     assert_eq!(ended(&mut answer), Some(Err(FailureKind::NoLeader)));
+}
+
+/// A call is looked at once a tick, of 20 ms here: one look lies between the word and the deadline.
+#[test]
+fn of_a_short_wait_it_is_said_a_tick_before_the_deadline() {
+    let mut bench = Bench::new(None);
+    bench.leader(None, 2);
+    let mut answer = bench.start_within(Duration::from_millis(60), change(None), None);
+    bench.pass(Duration::from_millis(39));
+    assert_eq!(ended(&mut answer), None);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(ended(&mut answer), Some(Err(FailureKind::NoLeader)));
+    let mut shorter = bench.start_within(Duration::from_millis(10), change(None), None);
+    bench.pass(Duration::from_millis(4));
+    assert_eq!(ended(&mut shorter), None, "half of it is waited in any case");
 }
 
 #[test]

@@ -61,19 +61,22 @@ pub struct Times {
 }
 
 impl Times {
-    /// The usual clockwork of an election timeout and a heartbeat: ticks of T / 50, at least a millisecond.
+    /// The usual clockwork of an election timeout and a heartbeat: the longest ticks of which a whole number
+    /// is a heartbeat, of at most T / 50 and 100 ms, and of at least a millisecond.
     ///
     /// Most of what an idle core costs is that it wakes for every tick: with 64 shards three quarters of what
-    /// it does with T / 100. Candidates still have 25 ticks between T and 1.5 T to differ in.
+    /// it does with T / 100. Candidates still have at least 25 ticks between T and 1.5 T to differ in.
     #[must_use]
     pub fn of(election: Duration, heartbeat: Duration) -> Self {
-        let tick = (election / 50).max(Duration::from_millis(1));
-        let ticks =
-            |time: Duration| u32::try_from(time.as_micros() / tick.as_micros()).unwrap_or(u32::MAX).max(1);
+        let longest_us = (election.as_micros() / 50).clamp(1000, 100_000);
+        let heartbeat_ticks = heartbeat.as_micros().div_ceil(longest_us).max(1);
+        let heartbeat_ticks = u32::try_from(heartbeat_ticks).unwrap_or(u32::MAX);
+        let tick = (heartbeat / heartbeat_ticks).max(Duration::from_millis(1));
+        let election_ticks = u32::try_from(election.as_micros() / tick.as_micros()).unwrap_or(u32::MAX);
         Self {
             tick,
-            election_ticks: ticks(election),
-            heartbeat_ticks: ticks(heartbeat),
+            election_ticks,
+            heartbeat_ticks,
             resend_after: election * 2,
             spread_rest: Duration::from_secs(30),
         }
@@ -289,4 +292,28 @@ impl PlantedBug {
         Self::DigestOfLeaderCounts,
         Self::LogReleasedBeforeTable,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_a_whole_number_of_ticks() {
+        for (election_ms, heartbeat_ms, tick_us, election_ticks, heartbeat_ticks) in [
+            (1000, 100, 20_000, 50, 5),
+            (200, 20, 4000, 50, 5),
+            (1000, 30, 15_000, 66, 2),
+            (1000, 5, 5000, 200, 1),
+            (1000, 333, 19_588, 51, 17),
+            (50, 5, 1000, 50, 5),
+            (60_000, 100, 100_000, 600, 1),
+            (60_000, 20_000, 100_000, 600, 200),
+        ] {
+            let of = Duration::from_millis;
+            let times = Times::of(of(election_ms), of(heartbeat_ms));
+            let found = (times.tick.as_micros(), times.election_ticks, times.heartbeat_ticks);
+            assert_eq!(found, (tick_us, election_ticks, heartbeat_ticks), "T {election_ms}, {heartbeat_ms}");
+        }
+    }
 }

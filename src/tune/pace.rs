@@ -15,11 +15,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// What is done in the slot in the middle, of all by their work.
+    /// What is done in a slot in which the CPU was there: the middle one of those that did at least half of
+    /// what the best tenth did. A CPU may be away for more than half of the time.
     fn usual(&self) -> u64 {
         let mut slots = self.slots.clone();
         slots.sort_unstable();
-        slots.get(slots.len() / 2).copied().unwrap_or(0)
+        let best = slots.len().checked_sub(1 + slots.len() / 10).map_or(0, |at| slots[at]);
+        let there = &slots[slots.partition_point(|&work| work * 2 < best)..];
+        there.get(there.len() / 2).copied().unwrap_or(0)
     }
 
     /// The microseconds of the longest run of slots with less than half of the usual work each.
@@ -49,6 +52,13 @@ mod tests {
         assert_eq!((pace.slow_us_max(), pace.lost_milli()), (0, 10));
         let none = Pace::default();
         assert_eq!((none.slow_us_max(), none.lost_milli()), (0, 0));
+    }
+
+    /// As a quota of two fifths of a CPU does.
+    #[test]
+    fn a_cpu_that_is_away_most_of_the_time_is_not_even() {
+        let pace = Pace { slots: (0..400).map(|slot| if slot % 10 < 4 { 2000 } else { 0 }).collect() };
+        assert_eq!((pace.slow_us_max(), pace.lost_milli()), (6 * SLOT_US, 600));
     }
 
     #[test]
