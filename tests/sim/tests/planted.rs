@@ -21,7 +21,7 @@ const PLANTED: [(&str, u64); 27] = [
     ("ReadBeforeFirstCommit", 3),
     ("CommitBeyondMatch", 5),
     ("SessionsLostOnRestart", 1),
-    ("WipedVotesInForgottenTerm", 8),
+    ("WipedVotesInForgottenTerm", 221),
     ("SessionsMissingFromTable", 1),
     ("AppliedIndexApartFromState", 1),
     ("LogReleasedBeforeTable", 1),
