@@ -31,7 +31,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ use distribkv::raft::Entry;
 /// Measures a lane's log alone.
 #[derive(Clone, Debug, Parser)]
 struct Args {
-    /// Where the lane is made; removed afterwards.
-    #[arg(long, default_value = "./data/bench-lane")]
+    /// Where the lane is made, in a directory of its own that is removed afterwards.
+    #[arg(long, default_value = "./data")]
     dir: PathBuf,
     /// Bytes of an entry.
     #[arg(long, default_value_t = 300)]
@@ -127,18 +127,21 @@ struct Writers {
     is_over: Cell<bool>,
 }
 
-fn main() {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    let mut args = Args::parse();
     std::fs::create_dir_all(&args.dir).expect("the directory can be made");
+    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    args.dir = own.path().to_path_buf();
     let done = match args.batch_kib.is_empty() {
         true => many_writers(&args),
         false => args.batch_kib.iter().try_for_each(|kib| beside_fio(&args, *kib)),
     };
-    if let Err(error) = done {
-        eprintln!("{error}");
-    }
-    if let Err(error) = std::fs::remove_dir_all(&args.dir) {
-        eprintln!("{} is left behind: {error}", args.dir.display());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +29,8 @@ use distribkv::env::{Env, File, OpenMode};
 /// Measures how late timers are beside page faults, and beside direct reads.
 #[derive(Clone, Debug, Parser)]
 struct Args {
-    /// Where the file is made; removed afterwards.
-    #[arg(long, default_value = "./data/bench-page-faults")]
+    /// Where the file is made, in a directory of its own that is removed afterwards.
+    #[arg(long, default_value = "./data")]
     dir: PathBuf,
     /// The size of the file, in MiB.
     #[arg(long, default_value_t = 1024)]
@@ -63,26 +64,26 @@ enum Way {
     Direct(<GlommioEnv as Env>::File),
 }
 
-fn main() {
-    let args = Args::parse();
-    let dir = args.dir.clone();
-    std::fs::create_dir_all(&dir).expect("the directory can be made");
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    std::fs::create_dir_all(&args.dir).expect("the directory can be made");
+    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    args.dir = own.path().to_path_buf();
     let is_over = Arc::new(AtomicBool::new(false));
     let writer = args.busy_disk.then(|| {
-        let (path, is_over) = (dir.join("busy"), Arc::clone(&is_over));
+        let (path, is_over) = (args.dir.join("busy"), Arc::clone(&is_over));
         std::thread::spawn(move || keep_busy(&path, &is_over))
     });
     let options = ExecutorOptions::new("bench-faults", CorePlacement::Anywhere, 1);
-    match start_executor(options, move || measure(args)).map(|thread| thread.join()) {
-        Ok(Some(())) => {}
+    let measured = start_executor(options, move || measure(args)).map(|thread| thread.join());
+    is_over.store(true, Ordering::SeqCst);
+    writer.map(std::thread::JoinHandle::join);
+    match measured {
+        Ok(Some(())) => return ExitCode::SUCCESS,
         Ok(None) => eprintln!("the executor ended early"),
         Err(error) => eprintln!("{error}"),
     }
-    is_over.store(true, Ordering::SeqCst);
-    writer.map(std::thread::JoinHandle::join);
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
-        eprintln!("{} is left behind: {error}", dir.display());
-    }
+    ExitCode::FAILURE
 }
 
 /// Writes 4 MiB and syncs them, again and again.

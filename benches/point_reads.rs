@@ -13,6 +13,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,8 +36,8 @@ use distribkv::shard::{
 /// Measures reads from a memtable and from a table.
 #[derive(Clone, Debug, Parser)]
 struct Args {
-    /// Where the replica's files are made; removed afterwards.
-    #[arg(long, default_value = "./data/bench-point-reads")]
+    /// Where the replica's files are made, in a directory of its own that is removed afterwards.
+    #[arg(long, default_value = "./data")]
     dir: PathBuf,
     /// Keys.
     #[arg(long, default_value_t = 200_000)]
@@ -61,18 +62,18 @@ struct Args {
 const SHARD: ShardId = ShardId(0);
 const PLACE: Place = Place { node: NodeId(1), core: CoreId(0) };
 
-fn main() {
-    let args = Args::parse();
-    let dir = args.dir.clone();
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    std::fs::create_dir_all(&args.dir).expect("the directory can be made");
+    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    args.dir = own.path().join("lane");
     let options = ExecutorOptions::new("bench-reads", CorePlacement::Anywhere, 1);
     match start_executor(options, move || measure(args)).map(|thread| thread.join()) {
-        Ok(Some(())) => {}
+        Ok(Some(())) => return ExitCode::SUCCESS,
         Ok(None) => eprintln!("the executor ended early"),
         Err(error) => eprintln!("{error}"),
     }
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
-        eprintln!("{} is left behind: {error}", dir.display());
-    }
+    ExitCode::FAILURE
 }
 
 async fn measure(args: Args) {
@@ -117,10 +118,10 @@ async fn start(env: &GlommioEnv, args: &Args) -> Runner<GlommioEnv> {
         limits: Limits::default(),
         read_mode: ReadMode::ReadIndex,
         kv: kv::Limits::DEFAULT,
-        // Only when it is asked for.
+        // Only when it is asked for. Twice as much has to be free on the disk.
         snapshots: Snapshots {
-            changes_bytes_max: 1 << 40,
-            changes_bytes_min: 1 << 40,
+            changes_bytes_max: 4 << 30,
+            changes_bytes_min: 4 << 30,
             every: Duration::from_secs(86_400),
             log_segments_max: 1000,
             cache_bytes_max: args.cache_mib << 20,
