@@ -3,7 +3,7 @@
 //! ```text
 //!             leader known                     answer
 //!   ─► parked ────────────► sent (to, term) ────────────► finished
-//!        ▲   deadline − a tenth: NO_LEADER      │
+//!        ▲   before the deadline: NO_LEADER     │
 //!        └── not proposed; lost, and may be ────┤ lost, and may not be sent again: OUTCOME_UNKNOWN
 //!            sent again                         └ deadline: DEADLINE_EXCEEDED
 //! ```
@@ -43,7 +43,8 @@ pub(crate) struct Pending {
     pub(crate) shard: ShardId,
     pub(crate) request: Request,
     pub(crate) deadline: Instant,
-    asked_at: Instant,
+    /// From when on it is said that no leader was found.
+    hopeless_at: Instant,
     sender: AnswerSender<Outcome>,
     pub(crate) was_lost: bool,
     pub(crate) member: Option<Member>,
@@ -128,7 +129,7 @@ impl Calls {
             shard,
             request,
             deadline,
-            asked_at: moment.now,
+            hopeless_at: hopeless_at(moment.now, deadline, self.config.times.tick),
             sender,
             was_lost: false,
             member,
@@ -242,8 +243,7 @@ impl Calls {
             self.expire_parked(shard, moment.now);
             self.unpark(shard, moment, out);
         }
-        let tick = self.config.times.tick;
-        for pending in self.orders.take_expired(|pending| pending.is_idle(moment.now, tick)) {
+        for pending in self.orders.take_expired(|pending| pending.is_idle(moment.now)) {
             self.give_up(pending);
         }
         self.orders.rested(None);
@@ -411,10 +411,9 @@ impl Calls {
     }
 
     fn expire_parked(&mut self, shard: ShardId, now: Instant) {
-        let tick = self.config.times.tick;
         let Some(queue) = self.parked.get_mut(&shard) else { return };
         let (past, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(queue).into_iter().partition(|pending| pending.is_idle(now, tick));
+            std::mem::take(queue).into_iter().partition(|pending| pending.is_idle(now));
         self.parked_count -= past.len();
         *queue = kept;
         for pending in past {
@@ -478,19 +477,19 @@ impl Pending {
     }
 
     /// Whether there is no use in its waiting to be sent: nobody waits for it, or it is time to say so.
-    fn is_idle(&self, now: Instant, tick: Duration) -> bool {
-        !self.sender.is_awaited() || self.is_past_hope(now, tick)
+    fn is_idle(&self, now: Instant) -> bool {
+        !self.sender.is_awaited() || now >= self.hopeless_at
     }
+}
 
-    /// Whether it is time to say that no leader was found: a tenth of the wait before the deadline, so that
-    /// the answer arrives, and at most 200 ms before it. It is looked at once a tick, so that a short wait
-    /// ends a tick early, where that is no more than half of it.
-    fn is_past_hope(&self, now: Instant, tick: Duration) -> bool {
-        const EARLY_MAX: Duration = Duration::from_millis(200);
-        let wait = self.deadline.since(self.asked_at);
-        let early = (wait / 10).max(tick.min(wait / 2)).min(EARLY_MAX);
-        now + early >= self.deadline
-    }
+/// When to say of a call that no leader was found: a tenth of its wait before the deadline, so that the
+/// answer arrives, and at most 200 ms before it. Calls are looked at with the ticks, and between two looks
+/// lie up to two; so a short wait ends two ticks early, but no earlier than at its half.
+fn hopeless_at(now: Instant, deadline: Instant, tick: Duration) -> Instant {
+    const EARLY_MAX: Duration = Duration::from_millis(200);
+    let wait = deadline.since(now);
+    let early = (wait / 10).max((2 * tick).min(wait / 2)).min(EARLY_MAX);
+    now + (wait - early)
 }
 
 #[cfg(all(test, debug_assertions))]

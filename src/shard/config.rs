@@ -62,20 +62,23 @@ pub struct Times {
 
 impl Times {
     /// The usual clockwork of an election timeout and a heartbeat: the longest ticks of which a whole number
-    /// is a heartbeat, of at most T / 50 and 100 ms, and of at least a millisecond.
+    /// is a heartbeat, of at most T / 50 and 100 ms, and of at least a millisecond. A heartbeat that is asked
+    /// for more often than each T / 200 or 50 ms is sent that often: a process that was stopped makes up its
+    /// ticks, each with its heartbeat.
     ///
     /// Most of what an idle core costs is that it wakes for every tick: with 64 shards three quarters of what
     /// it does with T / 100. Candidates still have at least 25 ticks between T and 1.5 T to differ in.
     #[must_use]
     pub fn of(election: Duration, heartbeat: Duration) -> Self {
-        let longest_us = (election.as_micros() / 50).clamp(1000, 100_000);
-        let heartbeat_ticks = heartbeat.as_micros().div_ceil(longest_us).max(1);
-        let heartbeat_ticks = u32::try_from(heartbeat_ticks).unwrap_or(u32::MAX);
-        let tick = (heartbeat / heartbeat_ticks).max(Duration::from_millis(1));
-        let election_ticks = u32::try_from(election.as_micros() / tick.as_micros()).unwrap_or(u32::MAX);
+        let (least, most) = (Duration::from_millis(1), Duration::from_millis(100));
+        let longest = (election / 50).clamp(least, most);
+        let shortest = (election / 200).clamp(least, most / 2);
+        let count = |ticks: u128| u32::try_from(ticks).unwrap_or(u32::MAX).max(1);
+        let heartbeat_ticks = count(heartbeat.as_micros().div_ceil(longest.as_micros()));
+        let tick = (heartbeat / heartbeat_ticks).max(shortest);
         Self {
             tick,
-            election_ticks,
+            election_ticks: count(election.as_micros().div_ceil(tick.as_micros())),
             heartbeat_ticks,
             resend_after: election * 2,
             spread_rest: Duration::from_secs(30),
@@ -303,12 +306,13 @@ mod tests {
         for (election_ms, heartbeat_ms, tick_us, election_ticks, heartbeat_ticks) in [
             (1000, 100, 20_000, 50, 5),
             (200, 20, 4000, 50, 5),
-            (1000, 30, 15_000, 66, 2),
+            (1000, 30, 15_000, 67, 2),
             (1000, 5, 5000, 200, 1),
-            (1000, 333, 19_588, 51, 17),
+            (1000, 333, 19_588, 52, 17),
             (50, 5, 1000, 50, 5),
             (60_000, 100, 100_000, 600, 1),
             (60_000, 20_000, 100_000, 600, 200),
+            (60_000, 5, 50_000, 1200, 1),
         ] {
             let of = Duration::from_millis;
             let times = Times::of(of(election_ms), of(heartbeat_ms));

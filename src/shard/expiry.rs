@@ -14,7 +14,7 @@ use crate::ids::{Index, SessionId};
 use crate::kv::Command;
 use crate::shard::replica::{Replica, Turn};
 
-/// How often sessions are looked at: by so much longer may one live.
+/// How often sessions are looked at, with the next tick: by so much longer may one live.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The leader's clock of its shard's sessions.
