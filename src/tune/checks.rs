@@ -129,12 +129,12 @@ pub(super) fn cpus(host: &Host, settings: &Settings) -> Finding {
 
 pub(super) fn pace(pace: &Pace) -> Finding {
     const WANTED: &str = "even";
-    let (slow_us, lost_milli) = (pace.slow_us_max(), pace.lost_milli());
+    let (slow_us, slow_milli) = (pace.slow_us_max(), pace.slow_milli());
     if slow_us < SLOW_US {
         return Finding::of("CPU pace", State::Ok, "even".into(), WANTED);
     }
-    let lost = format!("{}.{} %", lost_milli / 10, lost_milli % 10);
-    let found = format!("below half for {} ms in a row, {lost} lost", slow_us / 1000);
+    let share = format!("{}.{} %", slow_milli / 10, slow_milli % 10);
+    let found = format!("below half for {} ms in a row, {share} of the time", slow_us / 1000);
     Finding::of("CPU pace", State::Better, found, WANTED).or_change(
         "a CPU that other processes, a quota (docker --cpus, CPUQuota=) or other guests of the machine do \
          not take away: for as long as they do, answers take as much longer",

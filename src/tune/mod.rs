@@ -1,8 +1,8 @@
 //! What a host should be like for a node to run well on it: found facts in, findings and settings out.
 //!
 //! ```text
-//! Host (facts) ──────────────┬─► findings ──► a table, warnings at a start, an exit code
-//! Disk, Pace (measured) ─────┴─► advice ────► plain words, a profile to write
+//! facts: Host ─────────────┬─► findings ──► a table, warnings at a start, an exit code
+//! measured: Disk, Pace ────┴─► advice ────► plain words, a profile to write
 //! ```
 //!
 //! Invariants:

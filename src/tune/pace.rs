@@ -15,30 +15,24 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// What is done in a slot in which the CPU was there: the middle one of those that did at least half of
-    /// what the best tenth did. A CPU may be away for more than half of the time.
-    fn usual(&self) -> u64 {
-        let mut slots = self.slots.clone();
-        slots.sort_unstable();
-        let best = slots.len().checked_sub(1 + slots.len() / 10).map_or(0, |at| slots[at]);
-        let there = &slots[slots.partition_point(|&work| work * 2 < best)..];
-        there.get(there.len() / 2).copied().unwrap_or(0)
+    /// The slots, by whether less than half of the work was done that the best one did.
+    fn are_slow(&self) -> impl Iterator<Item = bool> {
+        let best = self.slots.iter().copied().max().unwrap_or(0);
+        self.slots.iter().map(move |&work| work * 2 < best)
     }
 
-    /// The microseconds of the longest run of slots with less than half of the usual work each.
+    /// The microseconds of the longest run of slow slots.
     #[must_use]
     pub fn slow_us_max(&self) -> u64 {
-        let usual = self.usual();
-        let runs = self.slots.split(|&work| work * 2 >= usual).map(<[u64]>::len);
-        runs.max().unwrap_or(0) as u64 * SLOT_US
+        let are_slow: Vec<bool> = self.are_slow().collect();
+        are_slow.split(|is_slow| !is_slow).map(<[bool]>::len).max().unwrap_or(0) as u64 * SLOT_US
     }
 
-    /// How much of the usual work was not done, in thousandths. Slots that did more make nothing good.
+    /// How much of the time was slow, in thousandths.
     #[must_use]
-    pub fn lost_milli(&self) -> u64 {
-        let usual = self.usual();
-        let lost: u64 = self.slots.iter().map(|&work| usual.saturating_sub(work)).sum();
-        lost * 1000 / (usual * self.slots.len() as u64).max(1)
+    pub fn slow_milli(&self) -> u64 {
+        let slow = self.are_slow().filter(|is_slow| *is_slow).count();
+        slow as u64 * 1000 / (self.slots.len() as u64).max(1)
     }
 }
 
@@ -46,25 +40,26 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_even_pace_has_no_slow_slots() {
-        let pace = Pace { slots: vec![100, 98, 103, 100, 97] };
-        assert_eq!((pace.slow_us_max(), pace.lost_milli()), (0, 10));
-        let none = Pace::default();
-        assert_eq!((none.slow_us_max(), none.lost_milli()), (0, 0));
+    fn found(slots: Vec<u64>) -> (u64, u64) {
+        let pace = Pace { slots };
+        (pace.slow_us_max(), pace.slow_milli())
     }
 
-    /// As a quota of two fifths of a CPU does.
     #[test]
-    fn a_cpu_that_is_away_most_of_the_time_is_not_even() {
-        let pace = Pace { slots: (0..400).map(|slot| if slot % 10 < 4 { 2000 } else { 0 }).collect() };
-        assert_eq!((pace.slow_us_max(), pace.lost_milli()), (6 * SLOT_US, 600));
+    fn an_even_pace_has_no_slow_slots() {
+        assert_eq!(found(vec![100, 98, 103, 100, 60]), (0, 0));
+        assert_eq!(found(Vec::new()), (0, 0));
     }
 
     #[test]
     fn slots_in_a_row_are_one_stretch() {
-        let pace = Pace { slots: vec![100, 10, 100, 100, 0, 49, 20, 50, 100, 100, 100] };
-        assert_eq!(pace.slow_us_max(), 3 * SLOT_US);
-        assert_eq!(pace.lost_milli(), (90 + 100 + 51 + 80 + 50) * 1000 / 1100);
+        assert_eq!(found(vec![100, 10, 100, 100, 0, 49, 20, 50]), (3 * SLOT_US, 500));
+    }
+
+    /// As a quota of a twentieth of a CPU does.
+    #[test]
+    fn a_cpu_that_is_seldom_there_is_not_even() {
+        let slots = (0..400).map(|slot| if slot % 20 == 0 { 2000 } else { 0 }).collect();
+        assert_eq!(found(slots), (19 * SLOT_US, 950));
     }
 }

@@ -38,7 +38,7 @@ pub fn report((host, measured): (&Host, &Measured), found: &[Finding], choices: 
             "slot_us": SLOT_US,
             "work_by_slot": pace.slots,
             "slow_us_max": pace.slow_us_max(),
-            "lost_milli": pace.lost_milli(),
+            "slow_milli": pace.slow_milli(),
         })
     };
     let disk = measured.disk.as_ref().map(|disk| disk.cells.iter().map(cell).collect::<Vec<_>>());
