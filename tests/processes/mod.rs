@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -53,8 +53,10 @@ cores = \"1\"
 pin = false
 segment_bytes = 10485760
 batch_bytes_max = 5242880
-log_segments_max = 2
 ";
+
+/// And little of it is kept, where a test says nothing else.
+const SMALL_LOG: [(&str, u32); 2] = [("log_segments_max", 2), ("snapshot_keep_entries", 0)];
 
 /// Whether a cluster of this test program runs.
 static RUNNING: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
@@ -108,6 +110,8 @@ pub fn new_dir() -> TempDir {
 pub struct Ended {
     /// Its exit code; `None` where a signal ended it.
     pub code: Option<i32>,
+    /// How it ended, in words that name the signal.
+    pub status: ExitStatus,
     /// All that it said on both outputs.
     pub said: String,
 }
@@ -215,7 +219,7 @@ impl Process {
                 for reader in self.readers.drain(..) {
                     reader.join().expect("it reads to the end");
                 }
-                return Ended { code: status.code(), said: self.said().join("\n") };
+                return Ended { code: status.code(), status, said: self.said().join("\n") };
             }
             let is_late = begun.elapsed() > PATIENCE;
             assert!(!is_late, "process {} does not end:\n{}", self.id(), self.said().join("\n"));
@@ -325,9 +329,9 @@ impl Cluster {
     pub fn with_small_files(nodes: u32, settings: &str, flags: &[&str]) -> Self {
         let mut cluster = Self::new_quick(nodes);
         let profile = cluster.dir.path().join("small.toml");
-        let keep =
-            if settings.contains("snapshot_keep_entries") { "" } else { "snapshot_keep_entries = 0\n" };
-        fs::write(&profile, format!("{SMALL_FILES}{keep}{settings}")).expect("the directory is ours");
+        let unsaid = SMALL_LOG.iter().filter(|(name, _)| !settings.contains(name));
+        let unsaid: String = unsaid.map(|(name, value)| format!("{name} = {value}\n")).collect();
+        fs::write(&profile, format!("{SMALL_FILES}{unsaid}{settings}")).expect("the directory is ours");
         cluster.flags.extend(["--profile".into(), profile.to_string_lossy().into_owned()]);
         cluster.flags.extend(flags.iter().map(ToString::to_string));
         cluster
@@ -469,7 +473,11 @@ impl Cluster {
         let mut verify = Command::new(env!("CARGO_BIN_EXE_kvserver"));
         let done = verify.arg("verify").arg("--data-dir").arg(&self.node(id).data_dir).output();
         let done = done.expect("it was built with the test");
-        Ended { code: done.status.code(), said: String::from_utf8_lossy(&done.stdout).into_owned() }
+        Ended {
+            code: done.status.code(),
+            status: done.status,
+            said: String::from_utf8_lossy(&done.stdout).into_owned(),
+        }
     }
 
     /// Waits until all replicas of each shard have applied the same and hold the same. Whenever two of a
