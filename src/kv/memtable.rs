@@ -15,7 +15,7 @@
 //! amortized. Where an answer still holds the buffer (a Get being sent, a stored answer of a session), the
 //! Append copies the value once into a buffer of its own; a key that is read between any two Appends
 //! therefore pays one copy for each. A grown buffer may be up to twice as large as its value, until the next
-//! Put of the key.
+//! Put of the key. A Put of the same length writes over a buffer that nobody else holds.
 //!
 //! Invariants:
 //! - `memory_bytes` is the sum of what its slots take, after every operation.
@@ -344,7 +344,7 @@ impl Entry {
     /// Sets the value in place.
     pub(super) fn replace(&mut self, key: &[u8], value: &[u8], at: Revision) {
         let value_hash = digest::of_value(value);
-        self.value = Value::Put(Bytes::copy_from_slice(value));
+        self.value.set(value);
         self.changed(key, value_hash, at);
     }
 
@@ -393,6 +393,21 @@ impl Value {
         }
     }
 
+    /// Becomes another value: in the room of what was there, where that is as long and nobody else holds it.
+    fn set(&mut self, value: &[u8]) {
+        let room = match std::mem::replace(self, Self::Put(Bytes::new())) {
+            Self::Put(room) if room.len() == value.len() => room.try_into_mut().ok(),
+            Self::Put(_) | Self::Grown(_) => None,
+        };
+        *self = Self::Put(match room {
+            Some(mut room) => {
+                room.copy_from_slice(value);
+                room.freeze()
+            }
+            None => Bytes::copy_from_slice(value),
+        });
+    }
+
     /// Adds to the end. The hash of the whole.
     fn grow(&mut self, piece: &[u8]) -> u64 {
         let mut grown = match std::mem::replace(self, Self::Put(Bytes::new())) {
@@ -423,6 +438,26 @@ const _: () = assert!(size_of::<Key>() == 24 && size_of::<Slot>() == 8 && size_o
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What an answer holds is not written over; what nobody holds is, where it has the length.
+    #[test]
+    fn a_put_takes_the_room_of_a_value_that_nobody_holds() {
+        let mut value = Value::Put(Bytes::copy_from_slice(b"first"));
+        for (put, is_held) in [(&b"other"[..], false), (b"third", true), (b"again", false), (b"longer", true)]
+        {
+            let (before, held) = (value.bytes().as_ptr(), is_held.then(|| value.bytes().clone()));
+            let held_before = held.as_ref().map(|held| held.to_vec());
+            value.set(put);
+            assert_eq!(value.bytes(), put);
+            assert_eq!(value.bytes().as_ptr() == before, !is_held, "{put:?}");
+            assert_eq!(held.map(|held| held.to_vec()), held_before, "{put:?}");
+        }
+        value.set(b"");
+        assert!(value.bytes().is_empty());
+        value.grow(b"grown");
+        value.set(b"grown");
+        assert_eq!((value.bytes(), value.memory_bytes()), (&Bytes::from_static(b"grown"), 5));
+    }
 
     /// Around the ends of the words that are compared, with zeros at and behind the end.
     #[test]
