@@ -73,9 +73,14 @@ pub struct Node {
     pub log_segments_max: u64,
     /// The most bytes of changes to one shard that are kept in memory, and replayed from the log by a start,
     /// before they are made into a table; of twice as many and more all are refused but deletes, of four
-    /// times as many those, too. Of a small shard an eighth of it is enough. What a node needs of memory
-    /// grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
+    /// times as many those, too. Half of its table is enough, from `snapshot_bytes_min` on. What a node needs
+    /// of memory grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
     pub snapshot_bytes_max: u64,
+    /// Fewer bytes of changes to one shard than these wait for their time, however small its table. Where the
+    /// same keys are changed again and again, each is read from the table once for so many bytes, and the
+    /// table written once; a start replays them. It counts as `snapshot_bytes_max` where it is more. 64 KiB
+    /// to 1 GiB. Default 4 MiB.
+    pub snapshot_bytes_min: u64,
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.
     /// Default 30.
     pub snapshot_interval_s: u64,
@@ -162,6 +167,7 @@ impl Default for Node {
             batch_delay_us: 0,
             log_segments_max: 8,
             snapshot_bytes_max: 32 << 20,
+            snapshot_bytes_min: 4 << 20,
             snapshot_interval_s: 30,
             snapshots_at_once_max: 4,
             fetches_at_once_max: 1,
@@ -334,6 +340,7 @@ impl Node {
         check_range("batch_delay_us", self.batch_delay_us, 0, 10_000)?;
         check_range("log_segments_max", self.log_segments_max, 2, 65_000)?;
         check_range("snapshot_bytes_max", self.snapshot_bytes_max, 64 << 10, 1 << 30)?;
+        check_range("snapshot_bytes_min", self.snapshot_bytes_min, 64 << 10, 1 << 30)?;
         check_range("snapshot_interval_s", self.snapshot_interval_s, 1, 86_400)?;
         check_range("snapshots_at_once_max", self.snapshots_at_once_max, 1, AT_ONCE_MAX)?;
         check_range("fetches_at_once_max", self.fetches_at_once_max, 1, AT_ONCE_MAX)?;

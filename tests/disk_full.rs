@@ -24,6 +24,7 @@ const VALUE_BYTES: usize = 128 << 10;
 const SECONDS: Duration = Duration::from_secs(10);
 /// Tables soon, since the disks are small.
 const SETTINGS: &str = "snapshot_bytes_max = 1048576
+snapshot_bytes_min = 131072
 snapshot_interval_s = 5
 block_cache_bytes = 8388608
 ";

@@ -284,7 +284,7 @@ fn snapshots(node: &config::Node) -> Snapshots {
     let changes_bytes_max = bytes(node.snapshot_bytes_max);
     Snapshots {
         changes_bytes_max,
-        changes_bytes_min: changes_bytes_max.min((changes_bytes_max / 8).max(64 << 10)),
+        changes_bytes_min: changes_bytes_max.min(bytes(node.snapshot_bytes_min)),
         every: Duration::from_secs(node.snapshot_interval_s),
         keep_entries: node.snapshot_keep_entries,
         log_segments_max: usize::try_from(node.log_segments_max).expect("validated to be few"),

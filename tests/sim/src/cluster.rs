@@ -442,6 +442,7 @@ impl Cluster {
                 segment_bytes: 128 << 10,
                 batch_bytes_max: 32 << 10,
                 snapshot_bytes_max: config.snapshot_bytes_max,
+                snapshot_bytes_min: (config.snapshot_bytes_max / 8).max(64 << 10),
                 snapshot_interval_s: 1,
                 snapshot_keep_entries: config.snapshot_keep_entries,
                 log_segments_max: 3,
