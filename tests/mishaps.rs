@@ -77,15 +77,14 @@ impl Scene {
         files
     }
 
-    /// Harms a file of a kind, in its place among them; what was harmed. It may be let go of first.
-    fn harm(&self, (begin, end): (&str, &str), place: usize, harm: Harm) -> Option<PathBuf> {
-        let path = self.files(begin, end).into_iter().nth(place)?;
-        let done = match harm {
+    /// Harms files of a kind; those that were harmed. They may be let go of first.
+    fn harm(kind: (&str, &str), paths: impl IntoIterator<Item = PathBuf>, harm: Harm) -> Vec<PathBuf> {
+        let is_done = |path: &PathBuf| match harm {
             // Behind a header of a file there is the first record, key or number.
-            Harm::Bit => flip(&path, if begin == "manifest" { 40 } else { 4096 + 60 }),
-            Harm::Gone => fs::remove_file(&path),
+            Harm::Bit => flip(path, if kind == MANIFEST { 40 } else { 4096 + 60 }).is_ok(),
+            Harm::Gone => fs::remove_file(path).is_ok(),
         };
-        done.is_ok().then_some(path)
+        paths.into_iter().filter(is_done).collect()
     }
 
     /// What the victim has counted: damages, and those that are whole again.
@@ -117,9 +116,8 @@ impl Scene {
             assert!(begun.elapsed() < PATIENCE, "node {VICTIM} does not find what was done to it:\n{said}");
             let is_time = harmed.is_none_or(|at: Instant| at.elapsed() > LOOKED_AT_WITHIN);
             let files = self.files(kind.0, kind.1);
-            let fresh = files.iter().position(|path| !names.contains(&name(path)));
-            if let Some(path) = fresh.filter(|_| is_time).and_then(|place| self.harm(kind, place, Harm::Bit))
-            {
+            let fresh = files.into_iter().find(|path| !names.contains(&name(path)));
+            for path in Self::harm(kind, fresh.filter(|_| is_time), Harm::Bit) {
                 println!("running, a bit: {}", name(&path));
                 names.push(name(&path));
                 harmed = Some(Instant::now());
@@ -129,11 +127,11 @@ impl Scene {
         self.counts().await;
     }
 
-    /// The same while it is stopped. Of segments, all: one may be kept for its room alone.
+    /// The same while it is stopped, and all of a kind: a segment may be kept for its room alone, a table may
+    /// not have been finished.
     async fn harm_stopped(&mut self, kind: (&str, &str), harm: Harm) {
         self.cluster.kill(VICTIM);
-        let count = if kind == SEGMENT { self.files(kind.0, kind.1).len() } else { 1 };
-        let harmed: Vec<PathBuf> = (0..count).rev().filter_map(|at| self.harm(kind, at, harm)).collect();
+        let harmed = Self::harm(kind, self.files(kind.0, kind.1), harm);
         let names: Vec<String> = harmed.iter().map(|path| name(path)).collect();
         println!("stopped, {harm:?}: {names:?}");
         assert_eq!(self.cluster.verified(VICTIM).code, Some(3), "peers have what {names:?} held");
@@ -218,7 +216,8 @@ async fn mishaps() {
     scene.harm_running(TABLE).await;
     scene.harm_running(SEGMENT).await;
     // The copies of a manifest are read by a start alone.
-    println!("running, a bit: {:?}", scene.harm(MANIFEST, 0, Harm::Bit).as_deref().map(name));
+    let manifest = scene.files(MANIFEST.0, MANIFEST.1);
+    println!("running, a bit: {:?}", Scene::harm(MANIFEST, manifest, Harm::Bit));
     for harm in [Harm::Bit, Harm::Gone] {
         for kind in [TABLE, SEGMENT, MANIFEST] {
             scene.harm_stopped(kind, harm).await;
