@@ -484,11 +484,11 @@ impl Pending {
 
 /// When to say of a call that no leader was found: a tenth of its wait before the deadline, so that the
 /// answer arrives, and at most 200 ms before it. Calls are looked at with the ticks, and between two looks
-/// lie up to two; so a short wait ends two ticks early, but no earlier than at its half.
+/// lie up to two; so it is three ticks before at least, where that is not in the first half of the wait.
 fn hopeless_at(now: Instant, deadline: Instant, tick: Duration) -> Instant {
     const EARLY_MAX: Duration = Duration::from_millis(200);
     let wait = deadline.since(now);
-    let early = (wait / 10).max((2 * tick).min(wait / 2)).min(EARLY_MAX);
+    let early = (wait / 10).min(EARLY_MAX).max((3 * tick).min(wait / 2));
     now + (wait - early)
 }
 
