@@ -57,12 +57,13 @@ fn main() {
     assert_eq!(state.keys(), args.keys, "the keys that were drawn are not all different");
 }
 
-/// Puts every key, with a value of this round.
+/// Puts every key, with a value of this round: a byte shorter than in the one before, as one of the same
+/// length would take its room.
 fn put_all(state: &mut State, args: &Args, round: u64) {
     let mut keys = Numbers(args.seed);
     let mut values = Numbers(args.seed ^ (round + 1) << 32);
     for _ in 0..args.keys {
-        let (key, value) = (keys.bytes(KEY_BYTES), values.bytes(args.bytes));
+        let (key, value) = (keys.bytes(KEY_BYTES), values.bytes(args.bytes.saturating_sub(round as usize)));
         let mut entry = Vec::new();
         put_command(&key, &value).encode(&mut entry);
         let command = Command::decode(Bytes::from(entry)).expect("it was just encoded");

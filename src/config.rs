@@ -27,8 +27,8 @@ pub struct Cluster {
     /// The election timeout T in milliseconds: a follower that hears nothing for T to 1.5 T stands for
     /// election. 50 to 60,000. Default 1000.
     pub election_timeout_ms: u64,
-    /// Milliseconds between two heartbeats of a leader. At least 5, at most a third of the election timeout.
-    /// Default 100.
+    /// Milliseconds between two heartbeats of a leader. At least 5, at most a third of the election timeout;
+    /// fewer than a 200th of that timeout, or 50, count as those. Default 100.
     pub heartbeat_ms: u64,
     /// Whether linearizable reads may rest on the leader's lease, instead of a round of heartbeats each:
     /// faster, and only as good as the nodes' clocks run at the same rate. Default false.
@@ -76,10 +76,10 @@ pub struct Node {
     /// times as many those, too. Half of its table is enough, from `snapshot_bytes_min` on. What a node needs
     /// of memory grows with three times this for each shard. 64 KiB to 1 GiB. Default 32 MiB.
     pub snapshot_bytes_max: u64,
-    /// Fewer bytes of changes to one shard than these wait for their time, however small its table. Where the
-    /// same keys are changed again and again, each is read from the table once for so many bytes, and the
-    /// table written once; a start replays them. It counts as `snapshot_bytes_max` where it is more. 64 KiB
-    /// to 1 GiB. Default 4 MiB.
+    /// Fewer bytes of changes to one shard than these wait for their time, or until the log has more than
+    /// `log_segments_max` segments, however small the shard's table. Where the same keys are changed again
+    /// and again, each is read from the table once for so many bytes, and the table written once; a start
+    /// replays them. It counts as `snapshot_bytes_max` where it is more. 64 KiB to 1 GiB. Default 4 MiB.
     pub snapshot_bytes_min: u64,
     /// Seconds after which fewer changes, an eighth of the shard's table, are made into a table. 1 to 86,400.
     /// Default 30.

@@ -96,7 +96,20 @@ fn a_reader_keeps_what_it_read() {
     let before = get(&state, "k").expect("it was put");
     assert!(apply(&mut state, &command).is_ok());
     assert_eq!(before.value, "one");
-    assert_eq!(get(&state, "k").expect("it was put").value, "onetwo");
+    let before = get(&state, "k").expect("it was put");
+    for value in ["1 to 6", "onetwo"] {
+        let write = Write::Put {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from_static(value.as_bytes()),
+            if_mod_revision: None,
+            return_previous: Previous::Omit,
+        };
+        let between = get(&state, "k").expect("it was put");
+        let held = between.value.to_vec();
+        assert!(state.overwrite(state.applied().next(), &Command::Write { id: None, write }).is_some());
+        assert_eq!((&before.value[..], &between.value[..]), (&b"onetwo"[..], &held[..]));
+        assert_eq!(get(&state, "k").expect("it was put").value, value);
+    }
 }
 
 #[test]
