@@ -28,6 +28,10 @@
 //! The lane does more than either: checksums, marks of what was released, a new segment every 64 MiB. And it
 //! sleeps as a node's core does: `--spin-us` has it spin first, as the low-latency profile does.
 
+#[allow(dead_code, reason = "every bench takes of it what it needs")]
+#[path = "support/place.rs"]
+mod place;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -129,8 +133,7 @@ struct Writers {
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    std::fs::create_dir_all(&args.dir).expect("the directory can be made");
-    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    let own = place::own_dir(&args.dir);
     args.dir = own.path().to_path_buf();
     let done = match args.batch_kib.is_empty() {
         true => many_writers(&args),

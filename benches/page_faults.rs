@@ -10,6 +10,9 @@
 //! else. A page fault stops the thread, and with it the timer; a read through io_uring does not.
 //! `--busy-disk` has another thread write and sync large pieces meanwhile, as log and merges do.
 
+#[path = "support/place.rs"]
+mod place;
+
 use std::cell::{Cell, RefCell};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
@@ -21,7 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::os::map::{Mapping, forget_cached};
 use distribkv::env::{Env, File, OpenMode};
@@ -66,24 +68,17 @@ enum Way {
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    std::fs::create_dir_all(&args.dir).expect("the directory can be made");
-    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    let own = place::own_dir(&args.dir);
     args.dir = own.path().to_path_buf();
     let is_over = Arc::new(AtomicBool::new(false));
     let writer = args.busy_disk.then(|| {
         let (path, is_over) = (args.dir.join("busy"), Arc::clone(&is_over));
         std::thread::spawn(move || keep_busy(&path, &is_over))
     });
-    let options = ExecutorOptions::new("bench-faults", CorePlacement::Anywhere, 1);
-    let measured = start_executor(options, move || measure(args)).map(|thread| thread.join());
+    let code = place::on_executor("bench-faults", move || measure(args));
     is_over.store(true, Ordering::SeqCst);
     writer.map(std::thread::JoinHandle::join);
-    match measured {
-        Ok(Some(())) => return ExitCode::SUCCESS,
-        Ok(None) => eprintln!("the executor ended early"),
-        Err(error) => eprintln!("{error}"),
-    }
-    ExitCode::FAILURE
+    code
 }
 
 /// Writes 4 MiB and syncs them, again and again.

@@ -10,6 +10,9 @@
 //! reads are answered from it: with the blocks in the core's cache of checked blocks, or, where the cache is
 //! too small for them, each block read by direct IO.
 
+#[path = "support/place.rs"]
+mod place;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +23,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use distribkv::env::Env;
-use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::signal::answer;
 use distribkv::ids::{CoreId, LaneId, NodeId, ShardId};
@@ -64,16 +66,9 @@ const PLACE: Place = Place { node: NodeId(1), core: CoreId(0) };
 
 fn main() -> ExitCode {
     let mut args = Args::parse();
-    std::fs::create_dir_all(&args.dir).expect("the directory can be made");
-    let own = tempfile::tempdir_in(&args.dir).expect("a directory can be made in it");
+    let own = place::own_dir(&args.dir);
     args.dir = own.path().join("lane");
-    let options = ExecutorOptions::new("bench-reads", CorePlacement::Anywhere, 1);
-    match start_executor(options, move || measure(args)).map(|thread| thread.join()) {
-        Ok(Some(())) => return ExitCode::SUCCESS,
-        Ok(None) => eprintln!("the executor ended early"),
-        Err(error) => eprintln!("{error}"),
-    }
-    ExitCode::FAILURE
+    place::on_executor("bench-reads", move || measure(args))
 }
 
 async fn measure(args: Args) {

@@ -217,7 +217,9 @@ async fn mishaps() {
     scene.harm_running(SEGMENT).await;
     // The copies of a manifest are read by a start alone.
     let manifest = scene.files(MANIFEST.0, MANIFEST.1);
-    println!("running, a bit: {:?}", Scene::harm(MANIFEST, manifest, Harm::Bit));
+    for path in Scene::harm(MANIFEST, manifest, Harm::Bit) {
+        println!("running, a bit: {}", name(&path));
+    }
     for harm in [Harm::Bit, Harm::Gone] {
         for kind in [TABLE, SEGMENT, MANIFEST] {
             scene.harm_stopped(kind, harm).await;

@@ -489,6 +489,7 @@ fn hopeless_at(now: Instant, deadline: Instant, tick: Duration) -> Instant {
     const EARLY_MAX: Duration = Duration::from_millis(200);
     let wait = deadline.since(now);
     let early = (wait / 10).min(EARLY_MAX).max((3 * tick).min(wait / 2));
+    assert!(early <= wait, "it is said after {wait:?}, and no more than {early:?} before its end");
     now + (wait - early)
 }
 

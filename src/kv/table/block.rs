@@ -13,11 +13,10 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::error::{Part, TableError, TableErrorKind};
 use super::layout::{
-    BLOCK_HEADER_BYTES, ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, PAGE_BYTES, checksum, u32_at, u64_at,
+    BLOCK_HEADER_BYTES, ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES, PAGE_BYTES, checksum, key_hash, u32_at, u64_at,
     verify_own, whole,
 };
 use crate::ids::Revision;
@@ -119,6 +118,7 @@ impl Block {
         bound("the number of used bytes", used, bytes.len()).map_err(wrong)?;
         bound("the number of entries", entries, used as usize / ENTRY_HEADER_BYTES).map_err(wrong)?;
         let (starts, tags) = taken_apart(handle.table, &bytes[..used as usize], entries).map_err(wrong)?;
+        assert_eq!(starts.len(), tags.len(), "each entry of the block at {} has a tag", handle.offset);
         Ok(Self(Rc::new(Inner { handle, bytes, starts: starts.into(), tags: tags.into() })))
     }
 
@@ -217,7 +217,7 @@ impl Block {
 
 /// The tag of a key in the blocks of a table: another in each, so that nobody chooses keys of one tag.
 fn tag_of(table: u64, key: &[u8]) -> u8 {
-    (xxh3_64_with_seed(key, table) & 0xff) as u8
+    (key_hash(table, key) & 0xff) as u8
 }
 
 /// Where the entries of a block begin, each of which lies within it and above the one before; and their tags.

@@ -14,7 +14,7 @@
 //! - A key that was inserted is never denied.
 //! - A filter has a line, if only one of zeros. One without would deny every key.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use super::layout::key_hash;
 
 /// The bits that a key is given room for.
 const KEY_BITS: u64 = 10;
@@ -66,7 +66,7 @@ pub(super) fn may_contain(bits: &[u8], salt: u64, key: &[u8]) -> bool {
 
 /// Where the line of a key begins, and the byte and bit of each probe in it.
 fn place(key: &[u8], salt: u64, bytes: usize) -> (usize, impl Iterator<Item = (usize, u8)>) {
-    let hash = xxh3_64_with_seed(key, salt);
+    let hash = key_hash(salt, key);
     let lines = (bytes / LINE_BYTES) as u128;
     let line = (u128::from(hash >> 32) * lines) >> 32;
     let line = usize::try_from(line).expect("it is below the number of lines");

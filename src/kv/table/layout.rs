@@ -45,6 +45,11 @@ pub fn checksum(salt: u64, part: Part, offset: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed(salt, part, offset))
 }
 
+/// The hash of a key in a table, from which its bits of the filter and its tag in a block are taken.
+pub(super) fn key_hash(salt: u64, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, salt)
+}
+
 /// The checksum of a part that is made piece by piece: the same as [`checksum`] of the whole.
 pub(super) struct Checksum(Xxh3);
 
