@@ -77,6 +77,7 @@ pub mod route;
 pub mod shard;
 pub mod inspect;
 pub mod host;
+pub mod http2;
 pub mod edge;
 pub mod wire;
 pub mod client;

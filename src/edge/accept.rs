@@ -1,6 +1,6 @@
 //! The listening port: binding it, accepting, and telling clients from the cluster's own nodes.
 //!
-//! Clients and peers share one port. A client begins with h2's preface, a peer with something else:
+//! Clients and peers share one port. A client begins with HTTP/2's preface, a peer with something else:
 //!
 //! ```text
 //! first bytes   "PRI * HTTP/2.0"       a client ─► Edge
@@ -12,7 +12,7 @@
 //! - The address is never free between finding out that it is and listening on it.
 //! - Connections that have not said what they are have a limit and a time of their own.
 //!
-//! It deliberately does not know a peer's first bytes: it hands on what does not begin as h2 does.
+//! It deliberately does not know a peer's first bytes: it hands on what does not begin as HTTP/2 does.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

@@ -1,8 +1,8 @@
 //! The bytes in flight: of one connection, and of all connections of a core.
 //!
-//! A message counts from its prefix until it is answered, and its answer until it is handed to h2. A request
-//! that would go over a limit is refused; an answer never is, since what it tells has happened: while answers
-//! hold the count above the limit, new requests are refused.
+//! A message counts from its prefix until it is answered, and its answer until it is on its way out. A
+//! request that would go over a limit is refused; an answer never is, since what it tells has happened: while
+//! answers hold the count above the limit, new requests are refused.
 //!
 //! Invariants:
 //! - What is held is given back exactly once, when the [`Held`] is dropped.

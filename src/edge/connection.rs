@@ -1,10 +1,10 @@
-//! One connection: h2's state machine, its timers, and going away. One task, on the core that accepted it.
+//! One connection: its protocol, its timers, and going away. One task, on the core that accepted it.
 //!
 //! ```text
-//! handshake ──► serving ──► going away ──► closed
-//!     │            │  idle too long,          ▲
-//!     │            │  or the core drains      │ no stream is left, or the drain's deadline
-//!     └────────────┴──────────────────────────┘
+//! greeting ──► serving ──► going away ──► closed
+//!     │            │  idle too long,         ▲
+//!     │            │  or the core drains     │ no stream is left, or the drain's deadline
+//!     └────────────┴─────────────────────────┘
 //!       too slow, or no answer to a ping
 //! ```
 //!
@@ -12,30 +12,32 @@
 //! - The task's turn ends with one flush of all that its streams said.
 //! - A connection ends at the latest at the drain's deadline, and a silent one a ping's timeout after it fell
 //!   silent.
+//! - Nothing is read while what is to be written does not leave.
 //!
 //! It deliberately does not read messages: each stream's own task does.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::{Ping, PingPong, Reason};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::batch::{Batched, Flusher, batch};
 use super::budget::Budget;
 use super::drain::{Drain, DrainBegun};
-use super::limits::EdgeLimits;
+use super::http2::{Channel, Opened, Session};
 use super::store::Store;
 use super::{Edge, stream};
 use crate::env::{Env, Instant};
+use crate::http2::frame::{Code, HEAD_BYTES};
 
-/// Requests that one turn takes; the executor's other tasks come before the next ones.
-const REQUESTS_PER_TURN_MAX: usize = 256;
+/// What one read may bring, at least.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// Reads of one turn; the executor's other tasks come before the next ones.
+const READS_PER_TURN_MAX: usize = 4;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<IO, E, S>(edge: &Edge<E, S>, io: IO)
@@ -44,55 +46,8 @@ where
     E: Env,
     S: Store,
 {
-    let (batched, flusher) = batch(io);
-    let Some(connection) = handshake(edge, batched, &flusher).await else { return };
-    let mut driver = Driver::new(edge.clone(), connection, flusher);
+    let mut driver = Driver::new(edge.clone(), io);
     poll_fn(|context| driver.poll(context)).await;
-}
-
-type Connection<IO> = h2::server::Connection<Batched<IO>, Bytes>;
-
-/// h2's handshake, where it comes about in time.
-async fn handshake<IO, E, S>(
-    edge: &Edge<E, S>,
-    io: Batched<IO>,
-    flusher: &Flusher<IO>,
-) -> Option<Connection<IO>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-    E: Env,
-    S: Store,
-{
-    let mut handshake = pin!(builder(edge.limits()).handshake(io));
-    let mut late = pin!(edge.env().sleep(edge.limits().handshake_timeout));
-    let mut begun = pin!(edge.inner.drain.begun());
-    poll_fn(|context| {
-        if let Poll::Ready(connection) = handshake.as_mut().poll(context) {
-            return Poll::Ready(connection.ok());
-        }
-        let failed = matches!(flusher.poll_flush(context), Poll::Ready(Err(_)));
-        if failed || late.as_mut().poll(context).is_ready() || begun.as_mut().poll(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-fn builder(limits: &EdgeLimits) -> h2::server::Builder {
-    let mut builder = h2::server::Builder::new();
-    builder
-        .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(limits.header_list_bytes_max)
-        .header_table_size(limits.header_table_bytes_max)
-        .max_frame_size(limits.frame_bytes_max)
-        .initial_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_send_buffer_size(limits.stream_send_bytes_max)
-        .max_concurrent_reset_streams(limits.reset_streams_max)
-        .max_pending_accept_reset_streams(limits.pending_reset_streams_max)
-        .max_local_error_reset_streams(Some(limits.error_resets_max));
-    builder
 }
 
 /// What a connection's streams tell its task.
@@ -127,18 +82,79 @@ enum Keepalive {
     Waits(Instant),
 }
 
+/// What a read came to.
+enum Read {
+    Some,
+    /// The client sends no more.
+    End,
+    /// Nothing was read: something else has to be done first.
+    Held,
+}
+
+/// The connection's socket, and the bytes on their way through it.
+struct Wire<IO> {
+    io: IO,
+    /// Bytes that came, of which the first `received` are here, and begin a frame.
+    input: Box<[u8]>,
+    received: usize,
+    /// How much of what goes out the socket has taken.
+    written: usize,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
+    /// Reads once.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        assert!(self.received < self.input.len(), "a whole frame was not taken");
+        let mut room = ReadBuf::new(&mut self.input[self.received..]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut room))?;
+        let read = room.filled().len();
+        self.received += read;
+        Poll::Ready(Ok(if read == 0 { Read::End } else { Read::Some }))
+    }
+
+    /// Has the session take what has come.
+    fn receive(&mut self, session: &mut Session, opened: &mut Vec<Opened>) {
+        if self.received == 0 {
+            return;
+        }
+        let taken = session.receive(&self.input[..self.received], opened);
+        self.input.copy_within(taken..self.received, 0);
+        self.received -= taken;
+    }
+
+    /// Writes what the session has to say.
+    fn poll_flush(&mut self, session: &mut Session, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if session.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while self.written < session.out.len() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, &session.out[self.written..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.written = 0;
+        session.written();
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+}
+
 /// The connection's task.
 struct Driver<IO, E: Env, S: Store> {
     edge: Edge<E, S>,
-    connection: Connection<IO>,
-    flusher: Flusher<IO>,
+    wire: Wire<IO>,
+    channel: Channel,
+    /// Requests that have come and have no task yet: empty between turns.
+    opened: Vec<Opened>,
     budget: Budget,
     activity: Activity,
-    ping: Option<PingPong>,
     keepalive: Keepalive,
     timer: Pin<Box<dyn Future<Output = ()>>>,
     /// Waits for the core to go away; `None` once it does.
     drain_begun: Option<DrainBegun>,
+    /// By when the client has to have said its first words.
+    greeting_due: Instant,
     cutoff: Option<Instant>,
 }
 
@@ -148,59 +164,81 @@ where
     E: Env,
     S: Store,
 {
-    fn new(edge: Edge<E, S>, mut connection: Connection<IO>, flusher: Flusher<IO>) -> Self {
+    fn new(edge: Edge<E, S>, io: IO) -> Self {
         let limits = *edge.limits();
         let now = edge.env().now();
         let drain: &Drain = &edge.inner.drain;
+        let input_bytes = READ_BYTES_MIN.max(HEAD_BYTES + limits.frame_bytes_max as usize);
         Self {
+            wire: Wire { io, input: vec![0; input_bytes].into(), received: 0, written: 0 },
+            channel: Channel::new(Session::new(limits)),
+            opened: Vec::new(),
             budget: edge.inner.budget.connection(limits.connection_bytes_max),
             activity: Activity { streams: Rc::default(), last_end: Rc::new(Cell::new(now)) },
-            ping: connection.ping_pong(),
             keepalive: Keepalive::Rests(now + limits.keepalive_interval),
-            timer: Box::pin(edge.env().sleep(limits.keepalive_interval.min(limits.idle_timeout))),
+            timer: Box::pin(edge.env().sleep(limits.handshake_timeout.min(limits.keepalive_interval))),
             drain_begun: Some(drain.begun()),
+            greeting_due: now + limits.handshake_timeout,
             cutoff: None,
             edge,
-            connection,
-            flusher,
         }
     }
 
-    /// One turn: whether the connection has ended.
+    /// One turn: ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.channel.sleep(context.waker());
         self.poll_drain(context);
-        let is_over = self.poll_requests(context).is_ready();
-        // Once more than needed where the connection is over: h2's last words are worth a try.
-        if matches!(self.flusher.poll_flush(context), Poll::Ready(Err(_))) || is_over {
-            return Poll::Ready(());
-        }
-        if self.poll_timers(context).is_ready() {
+        let is_lost = self.poll_io(context).is_ready();
+        if is_lost || self.poll_timers(context).is_ready() {
+            self.channel.session().lose();
             return Poll::Ready(());
         }
         Poll::Pending
     }
 
-    /// Drives h2 and starts a task for every request; ready when the connection is over.
-    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..REQUESTS_PER_TURN_MAX {
-            match self.connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.start_stream(request, respond),
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+    /// Reads, begins a task for every request, and writes; ready when the connection is over or lost.
+    fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..READS_PER_TURN_MAX {
+            let read = self.poll_requests(context);
+            let mut session = self.channel.session();
+            match self.wire.poll_flush(&mut session, context) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) if session.is_over() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {}
+            }
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_) | Ok(Read::End)) => return Poll::Ready(()),
+                // What was not read can be, now that all is written and after the streams' tasks have run.
+                Poll::Ready(Ok(Read::Some | Read::Held)) => {}
             }
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn start_stream(
-        &mut self,
-        request: http::Request<h2::RecvStream>,
-        respond: h2::server::SendResponse<Bytes>,
-    ) {
+    /// Reads once, and begins a task for every request that has come.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        let mut session = self.channel.session();
+        // What was left lying before.
+        self.wire.receive(&mut session, &mut self.opened);
+        let read = match session.is_readable() {
+            true => self.wire.poll_read(context),
+            false => Poll::Ready(Ok(Read::Held)),
+        };
+        self.wire.receive(&mut session, &mut self.opened);
+        drop(session);
+        for opened in std::mem::take(&mut self.opened) {
+            self.start_stream(opened);
+        }
+        read
+    }
+
+    fn start_stream(&mut self, Opened { id, fields }: Opened) {
         self.activity.streams.set(self.activity.streams.get() + 1);
         let active = ActiveStream { activity: self.activity.clone(), env: self.edge.env().clone() };
-        let task = stream::serve(self.edge.clone(), self.budget.clone(), request, respond);
+        let task = stream::serve(self.edge.clone(), self.budget.clone(), fields, self.channel.stream(id));
         self.edge.env().spawn(async move {
             task.await;
             drop(active);
@@ -214,62 +252,58 @@ where
         self.go_away(deadline);
     }
 
-    /// Tells the client to send no more; streams that are open end by themselves, or at the deadline.
+    /// Tells the client to send no more; streams that are open end by themselves, or at the deadline. A
+    /// client that has not said yet what it is has none.
     fn go_away(&mut self, deadline: Instant) {
         let cutoff = self.cutoff.map_or(deadline, |earlier| earlier.min(deadline));
-        self.connection.graceful_shutdown();
+        let mut session = self.channel.session();
+        match session.is_greeted() {
+            true => session.go_away(),
+            false => session.end(Code::NoError),
+        }
+        drop(session);
         self.cutoff = Some(cutoff);
         self.set_timer(self.edge.env().now());
     }
 
     /// Acts on the times that have come; ready when the connection is to be cut off.
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_pong(context);
         while self.timer.as_mut().poll(context).is_ready() {
             let now = self.edge.env().now();
+            let is_greeted = self.channel.session().is_greeted();
             if self.cutoff.is_some_and(|cutoff| cutoff <= now) {
-                self.connection.abrupt_shutdown(Reason::NO_ERROR);
-                let _ = self.connection.poll_closed(context);
-                let _ = self.flusher.poll_flush(context);
+                let mut session = self.channel.session();
+                session.end(Code::NoError);
+                let _ = self.wire.poll_flush(&mut session, context);
                 return Poll::Ready(());
             }
-            if !self.keep_alive(now) {
+            if (!is_greeted && self.greeting_due <= now) || !self.keep_alive(now) {
                 return Poll::Ready(());
             }
             self.end_idleness(now);
             self.set_timer(now);
-            // What was just asked of h2 leaves with its next turn.
+            // What was just said leaves with the next turn.
             context.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
-    fn poll_pong(&mut self, context: &mut Context<'_>) {
-        if let (Keepalive::Waits(_), Some(ping)) = (&self.keepalive, &mut self.ping)
-            && ping.poll_pong(context).is_ready()
-        {
-            let now = self.edge.env().now();
-            self.keepalive = Keepalive::Rests(now + self.edge.limits().keepalive_interval);
-        }
-    }
-
     /// Asks whether the client is there, when it is time; whether the connection may go on.
     fn keep_alive(&mut self, now: Instant) -> bool {
+        let limits = *self.edge.limits();
+        let mut session = self.channel.session();
         match self.keepalive {
-            Keepalive::Waits(due) => now < due,
-            Keepalive::Rests(due) => {
-                if now < due {
-                    return true;
-                }
-                let limits = self.edge.limits();
-                let is_sent = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
-                self.keepalive = match is_sent {
-                    true => Keepalive::Waits(now + limits.keepalive_timeout),
-                    false => Keepalive::Rests(now + limits.keepalive_interval),
-                };
-                true
+            Keepalive::Waits(_) if session.take_pong() => {
+                self.keepalive = Keepalive::Rests(now + limits.keepalive_interval);
+            }
+            Keepalive::Waits(due) => return now < due,
+            Keepalive::Rests(due) if now < due || !session.is_greeted() => {}
+            Keepalive::Rests(_) => {
+                session.ask();
+                self.keepalive = Keepalive::Waits(now + limits.keepalive_timeout);
             }
         }
+        true
     }
 
     fn end_idleness(&mut self, now: Instant) {
@@ -291,7 +325,10 @@ where
             0 => self.activity.last_end.get() + limits.idle_timeout,
             _ => now + limits.idle_timeout,
         };
-        let due = keepalive_due.min(self.cutoff.unwrap_or(idle_due));
+        let mut due = keepalive_due.min(self.cutoff.unwrap_or(idle_due));
+        if !self.channel.session().is_greeted() {
+            due = due.min(self.greeting_due);
+        }
         let wait = due.since(now).max(Duration::from_millis(1));
         self.timer = Box::pin(self.edge.env().sleep(wait));
     }

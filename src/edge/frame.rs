@@ -10,15 +10,15 @@
 //! Invariants:
 //! - The length is checked before anything of the message is kept, and counted against the bytes in flight.
 //! - A message that came in one DATA frame is decoded in place: its `bytes` fields are slices of the frame.
-//! - What was read is given back to h2's windows once it is taken over, and not before.
+//! - What has come is given back to the stream's window once it is taken over, and not before.
 
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use h2::RecvStream;
 use prost::Message;
 
 use super::budget::{Budget, Held};
+use super::http2::Body;
 use super::status::{Code, Status};
 use crate::wire::v1::Reason;
 
@@ -74,7 +74,7 @@ pub(super) enum ReadError {
 
 /// The messages of one stream, as they come in.
 pub(super) struct Messages {
-    body: RecvStream,
+    body: Body,
     assembly: Assembly,
 }
 
@@ -95,7 +95,7 @@ struct Partial {
 }
 
 impl Messages {
-    pub(super) fn new(body: RecvStream, budget: Budget, message_bytes_max: usize) -> Self {
+    pub(super) fn new(body: Body, budget: Budget, message_bytes_max: usize) -> Self {
         Self { body, assembly: Assembly::new(budget, message_bytes_max) }
     }
 
@@ -122,7 +122,7 @@ impl Messages {
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(self.body.poll_data(context)) {
-                Some(Ok(chunk)) => self.take_chunk(chunk),
+                Some(Ok(chunk)) => self.assembly.put(chunk),
                 Some(Err(_)) => return Poll::Ready(Err(ReadError::Gone)),
                 None if self.assembly.is_between_messages() => return Poll::Ready(Ok(None)),
                 None => {
@@ -131,12 +131,6 @@ impl Messages {
                 }
             }
         }
-    }
-
-    fn take_chunk(&mut self, chunk: Bytes) {
-        // The window is only ever too large to be true where h2 has already failed the stream.
-        self.body.flow_control().release_capacity(chunk.len()).ok();
-        self.assembly.put(chunk);
     }
 }
 

@@ -3,13 +3,13 @@
 //! ```text
 //! request    :path /package.Service/Method, content-type application/grpc[+proto],
 //!            grpc-timeout 1 to 8 digits and one of H M S m u n, grpc-encoding identity or absent
-//! answer     :status 200, content-type application/grpc, grpc-accept-encoding identity
+//! answer     :status 200, content-type application/grpc, grpc-accept-encoding identity (see `http2`)
 //! trailers   grpc-status, grpc-message (percent-encoded),
 //!            distribkv-error-bin (base64 of an Error, no padding)
 //! ```
 //!
 //! Invariants:
-//! - Whatever a status says, the header values made of it are valid: visible ASCII.
+//! - Whatever a status says, the values made of it are valid: visible ASCII.
 //! - A failure before the first message is one HEADERS frame (trailers-only).
 //!
 //! It deliberately ignores `te`, user agents and custom metadata.
@@ -17,105 +17,65 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use prost::Message as _;
 
-use super::status::{Code, Status};
+use super::http2::{Field, RequestFields};
+use super::status::Status;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-const ERROR_BIN: HeaderName = HeaderName::from_static("distribkv-error-bin");
-
-const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
+const METHOD_NOT_ALLOWED: u16 = 405;
+const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
 
 /// The most bytes of a status message that travel; what is longer is cut.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// The headers of an answer that goes well so far.
-pub(super) fn answer_headers() -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(2);
-    headers.insert(CONTENT_TYPE, APPLICATION_GRPC);
-    headers.insert(GRPC_ACCEPT_ENCODING, IDENTITY);
-    headers
-}
-
-/// The trailers of an answer that went well.
-pub(super) fn ok_trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(GRPC_STATUS, STATUS_OK);
-    trailers
-}
-
-/// Adds what a failing status says: to trailers, or to headers that are the whole answer.
-pub(super) fn add_status(headers: &mut HeaderMap, status: &Status) {
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(status.code().as_str()));
-    insert_ascii(headers, GRPC_MESSAGE, percent_encode(&status.error().message));
-    insert_ascii(headers, ERROR_BIN, base64(&status.error().encode_to_vec()));
-    if status.code() == Code::Unimplemented {
-        headers.insert(GRPC_ACCEPT_ENCODING, IDENTITY);
-    }
-}
-
-fn insert_ascii(headers: &mut HeaderMap, name: HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
-    }
-}
-
-/// What the edge needs of a request's headers.
-pub(super) struct RequestHead {
-    /// The time that the client gives, where it gives one.
-    pub(super) timeout: Option<Duration>,
+/// What a failing status says: in trailers, or in a head that is the whole answer.
+pub(super) fn status_fields(status: &Status) -> [Field; 3] {
+    [
+        Field { name: "grpc-status", value: status.code().as_str().to_owned() },
+        Field { name: "grpc-message", value: percent_encode(&status.error().message) },
+        Field { name: "distribkv-error-bin", value: base64(&status.error().encode_to_vec()) },
+    ]
 }
 
 /// Why a request is not looked at further.
 pub(super) enum Refused {
     /// It is not gRPC: an HTTP status says so.
-    Http(StatusCode),
+    Http(u16),
     /// It is, and a gRPC status says why.
     Grpc(Status),
 }
 
-impl RequestHead {
-    /// Checks the headers that every call has.
-    pub(super) fn parse(head: &request::Parts) -> Result<Self, Refused> {
-        if head.method != Method::POST {
-            return Err(Refused::Http(StatusCode::METHOD_NOT_ALLOWED));
+/// Checks the fields that every call has; the time that the client gives, where it gives one.
+pub(super) fn check(fields: &RequestFields) -> Result<Option<Duration>, Refused> {
+    if fields.is_post != Some(true) {
+        return Err(Refused::Http(METHOD_NOT_ALLOWED));
+    }
+    if fields.is_grpc != Some(true) {
+        return Err(Refused::Http(UNSUPPORTED_MEDIA_TYPE));
+    }
+    if let Some(encoding) = &fields.encoding {
+        let text = format!("messages compressed as {encoding:?}: identity alone is understood");
+        return Err(Refused::Grpc(Status::unimplemented(text)));
+    }
+    match &fields.timeout {
+        None => Ok(None),
+        Some(Ok(timeout)) => Ok(Some(*timeout)),
+        Some(Err(text)) => {
+            let text = format!("grpc-timeout {text:?}: 1 to 8 digits and a unit");
+            Err(Refused::Grpc(Status::invalid(text)))
         }
-        if !head.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
-            return Err(Refused::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
-        if let Some(encoding) = head.headers.get(GRPC_ENCODING)
-            && encoding != IDENTITY
-        {
-            let text = format!("messages compressed as {encoding:?}: identity alone is understood");
-            return Err(Refused::Grpc(Status::unimplemented(text)));
-        }
-        let timeout = match head.headers.get(GRPC_TIMEOUT) {
-            None => None,
-            Some(value) => Some(parse_timeout(value.as_bytes()).ok_or_else(|| {
-                Refused::Grpc(Status::invalid(format!("grpc-timeout {value:?}: 1 to 8 digits and a unit")))
-            })?),
-        };
-        Ok(Self { timeout })
     }
 }
 
 /// `application/grpc`, alone or as `+proto`, with or without parameters.
-fn is_grpc(value: &HeaderValue) -> bool {
-    let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else { return false };
+pub(super) fn is_grpc(value: &[u8]) -> bool {
+    let Some(rest) = value.strip_prefix(b"application/grpc") else { return false };
     let rest = rest.strip_prefix(b"+proto").unwrap_or(rest);
     matches!(rest.first(), None | Some(b';' | b' '))
 }
 
 /// The time of a `grpc-timeout`: 1 to 8 digits and a unit.
-fn parse_timeout(text: &[u8]) -> Option<Duration> {
+pub(super) fn parse_timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -161,6 +121,7 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::status::Code;
     use crate::wire::v1::Reason;
 
     #[test]
@@ -184,10 +145,10 @@ mod tests {
     #[test]
     fn content_types() {
         for text in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
-            assert!(is_grpc(&HeaderValue::from_static(text)), "{text}");
+            assert!(is_grpc(text.as_bytes()), "{text}");
         }
         for text in ["application/json", "application/grpc+json", "application/grpc-web", "text/plain"] {
-            assert!(!is_grpc(&HeaderValue::from_static(text)), "{text}");
+            assert!(!is_grpc(text.as_bytes()), "{text}");
         }
     }
 
@@ -202,11 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn any_message_makes_valid_trailers() {
+    fn any_message_makes_valid_fields() {
         let text: String = (0..=255_u8).map(char::from).collect::<String>().repeat(20);
-        let mut trailers = HeaderMap::new();
-        add_status(&mut trailers, &Status::new(Code::Internal, Reason::Unspecified, text));
-        assert_eq!(trailers.len(), 3);
-        assert!(trailers["grpc-message"].len() <= 3 * MESSAGE_BYTES_MAX);
+        let fields = status_fields(&Status::new(Code::Internal, Reason::Unspecified, text));
+        assert!(fields.iter().all(|field| field.value.bytes().all(|byte| (b' '..0x7f).contains(&byte))));
+        assert!(fields[1].value.len() <= 3 * MESSAGE_BYTES_MAX);
     }
 }

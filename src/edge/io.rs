@@ -1,4 +1,4 @@
-//! A glommio socket as tokio's IO traits, which h2 is written against.
+//! A glommio socket as tokio's IO traits, which connections are written against: tests serve pipes in memory.
 //!
 //! Invariants:
 //! - The bytes that told what a connection is come before what the socket still has.
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What one read may bring.
 const READ_BYTES_MAX: usize = 64 << 10;
 
-/// A TCP connection of a glommio executor, for h2.
+/// A TCP connection of a glommio executor.
 pub struct TcpIo {
     first: Bytes,
     stream: TcpStream<Preallocated>,

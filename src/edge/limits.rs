@@ -1,7 +1,7 @@
 //! What bounds a core's gRPC side: connections, streams, bytes, times.
 //!
 //! Invariants:
-//! - Every limit of h2 that we rely on is set by us: its defaults are another's, and some are unlimited.
+//! - What a client is told of them it is held to.
 //! - Nothing that a client can make us hold is without a limit here or in [`crate::kv::Limits`].
 //!
 //! It deliberately says nothing about keys and values: those are the state machine's limits.
@@ -15,13 +15,13 @@ pub struct EdgeLimits {
     pub connections_max: usize,
     /// Connections of one core that have not said yet whether they are a client's; one more is closed. 256.
     pub greetings_max: usize,
-    /// Streams of one connection, as h2's SETTINGS announce it. 1024.
+    /// Streams of one connection, as our SETTINGS announce it; one more is refused. 1024.
     pub streams_max: u32,
     /// The decoded size of a request's headers, in bytes. 16 KiB.
     pub header_list_bytes_max: u32,
     /// The table that a client may compress its headers with, in bytes. 4 KiB.
     pub header_table_bytes_max: u32,
-    /// The largest frame that a client may send, in bytes. 16 KiB, the smallest that h2 allows.
+    /// The largest frame that a client may send, in bytes. 16 KiB, the smallest that HTTP/2 allows.
     pub frame_bytes_max: u32,
     /// One message, in or out, in bytes; checked from its prefix, before it is buffered. 4 MiB.
     pub message_bytes_max: usize,
@@ -29,15 +29,17 @@ pub struct EdgeLimits {
     pub stream_window_bytes: u32,
     /// What a client may send on one connection before it is read, in bytes. 4 MiB.
     pub connection_window_bytes: u32,
-    /// What h2 holds of one stream's answers before it says that there is no room, in bytes. 256 KiB.
-    pub stream_send_bytes_max: usize,
+    /// What waits to be written to one connection before its streams wait, in bytes; twice as much before
+    /// nothing is read from it. 256 KiB.
+    pub connection_send_bytes_max: usize,
     /// Messages of one connection, from their prefix until they are answered, in bytes. 16 MiB.
     pub connection_bytes_max: usize,
     /// The same for all connections of a core, in bytes. 256 MiB.
     pub core_bytes_max: usize,
     /// Streams that we reset and still remember. 64.
     pub reset_streams_max: usize,
-    /// Streams that a client reset before they were looked at; one more closes the connection. 64.
+    /// Streams that a client reset before they were looked at; at so many nothing is read until they are done
+    /// with. 64.
     pub pending_reset_streams_max: usize,
     /// Errors of a client that make us reset a stream; one more closes the connection. 256.
     pub error_resets_max: usize,
@@ -53,8 +55,8 @@ pub struct EdgeLimits {
     pub scan_parallel_max: usize,
     /// Backups that one core makes at a time; one more is refused. Each keeps a table's file. 4.
     pub backups_max: usize,
-    /// From the accept to the first bytes that tell a client from a peer, and again to the end of h2's own
-    /// handshake. 10 s.
+    /// From the accept to the first bytes that tell a client from a peer, and again to the client's SETTINGS.
+    /// 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection without a stream is kept. 15 min.
     pub idle_timeout: Duration,
@@ -81,7 +83,7 @@ impl EdgeLimits {
         message_bytes_max: 4 << 20,
         stream_window_bytes: 1 << 20,
         connection_window_bytes: 4 << 20,
-        stream_send_bytes_max: 256 << 10,
+        connection_send_bytes_max: 256 << 10,
         connection_bytes_max: 16 << 20,
         core_bytes_max: 256 << 20,
         reset_streams_max: 64,
@@ -112,6 +114,8 @@ impl EdgeLimits {
             && self.message_bytes_max <= u32::MAX as usize;
         let frames = self.frame_bytes_max >= 16 << 10 && self.frame_bytes_max < 16 << 20;
         let counts = self.connections_max > 0
+            && self.connection_send_bytes_max > 0
+            && self.pending_reset_streams_max > 0
             && self.greetings_max > 0
             && self.streams_max > 0
             && self.pipeline_operations_max > 0

@@ -1,13 +1,13 @@
-//! gRPC on h2, inside the executor of one core: the way in for clients.
+//! gRPC on HTTP/2, inside the executor of one core: the way in for clients.
 //!
 //! ```text
-//! listener ─ accept ─► first bytes ─┬─ h2's preface ─► connection ─► stream ─► service ─► Store
+//! listener ─ accept ─► first bytes ─┬─ HTTP/2's preface ─► connection ─► stream ─► service ─► Store
 //!                                   └─ a peer's      ─► whoever carries links
 //! ```
 //!
-//! - [`accept`] binds the address, accepts, and tells clients from peers; [`io`] and `batch` carry the
+//! - [`accept`] binds the address, accepts, and tells clients from peers; [`io`] carries the
 //!   bytes.
-//! - `connection` is one task for each connection: h2, its timers, going away.
+//! - `connection` is one task for each connection: its protocol (`http2`), its timers, going away.
 //! - `stream` is one task for each stream: headers (`head`, `method`), messages (`frame`), answer
 //!   (`reply`).
 //! - `service` holds what each method does; `convert` turns messages into the store's types and back.
@@ -39,9 +39,9 @@ pub mod changes;
 pub mod status;
 pub mod accept;
 pub mod io;
-mod batch;
 mod budget;
 mod drain;
+mod http2;
 mod connection;
 mod stream;
 mod head;
@@ -59,7 +59,6 @@ pub use store::Store;
 
 use budget::CoreBudget;
 use drain::Drain;
-use reply::Heads;
 use service::reflection::Reflection;
 
 /// How an [`Edge`] is set up.
@@ -94,7 +93,6 @@ struct EdgeInner<E: Env, S: Store> {
     connection_ended: Signal,
     /// One reference for each backup that is being made, and its own.
     backups: Rc<()>,
-    heads: Heads,
     reflection: Reflection,
 }
 
@@ -117,7 +115,6 @@ impl<E: Env, S: Store> Edge<E, S> {
             connections: Cell::new(0),
             connection_ended: Signal::default(),
             backups: Rc::new(()),
-            heads: Heads::new(),
             reflection: Reflection::new(options.services),
         };
         Self { inner: Rc::new(inner) }
@@ -176,10 +173,6 @@ impl<E: Env, S: Store> Edge<E, S> {
 
     fn kv_limits(&self) -> &kv::Limits {
         &self.inner.options.kv_limits
-    }
-
-    fn heads(&self) -> &Heads {
-        &self.inner.heads
     }
 }
 

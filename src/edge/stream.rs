@@ -11,15 +11,11 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::Request;
-
 use super::Edge;
 use super::budget::Budget;
 use super::frame::{Messages, ReadError};
-use super::head::{Refused, RequestHead};
+use super::head::{self, Refused};
+use super::http2::{Body, RequestFields, Sender};
 use super::method::{Method, Unary};
 use super::reply::{Gone, Reply};
 use super::service;
@@ -31,18 +27,18 @@ use crate::env::{Env, Instant};
 pub(super) async fn serve<E: Env, S: Store>(
     edge: Edge<E, S>,
     budget: Budget,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    fields: RequestFields,
+    (body, sender): (Body, Sender),
 ) {
-    let (head, body) = request.into_parts();
-    let reply = Reply::new(respond);
-    let timeout = match RequestHead::parse(&head) {
-        Ok(parsed) => parsed.timeout,
+    let reply = Reply::new(sender);
+    let timeout = match head::check(&fields) {
+        Ok(timeout) => timeout,
         Err(Refused::Http(status)) => return reply.http(status),
         Err(Refused::Grpc(status)) => return reply.fail(&status),
     };
-    let Some(method) = Method::of_path(head.uri.path(), edge.inner.options.services) else {
-        return reply.fail(&Status::unimplemented(format!("there is no method {}", head.uri.path())));
+    let path = fields.path.as_deref().unwrap_or_default();
+    let Some(method) = Method::of_path(path, edge.inner.options.services) else {
+        return reply.fail(&Status::unimplemented(format!("there is no method {path}")));
     };
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
         return reply.fail(&Status::deadline_exceeded());
@@ -87,7 +83,7 @@ async fn serve_unary<E: Env, S: Store>(
     };
     let answering = service::answer_unary(edge, method, message, deadline);
     match guard(edge.env(), limit, |context| reply.poll_gone(context), answering).await {
-        Guarded::Done(Ok(frame)) => reply.finish(edge.heads(), frame).await,
+        Guarded::Done(Ok(frame)) => reply.finish(frame).await,
         Guarded::Done(Err(status)) => reply.fail(&status),
         Guarded::Late => reply.fail(&Status::deadline_exceeded()),
         Guarded::Gone => {}

@@ -1,35 +1,12 @@
 //! The fields of an answer (HPACK, RFC 7541), of which three matter: the HTTP status, gRPC's, and its detail.
 //!
-//! ```text
-//!  1iiiiiii                          field i of the tables
-//!  01nnnnnn [name] value             enters the dynamic table       n: a name of the tables; 0: spelt
-//!  001sssss                          the dynamic table's size
-//!  000xnnnn [name] value             does not enter
-//!  h lllllll bytes                   a string; h: in Huffman's code
-//! ```
-//! Invariants: the dynamic table is kept entry by entry as its peer keeps it, since every later index counts
-//! on it; of entries without a meaning here nothing but the length is kept. Its bytes never exceed
-//! `TABLE_BYTES_MAX`.
+//! Of entries without a meaning here nothing but the length is kept.
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::http2::huffman;
+use distribkv::http2::frame::TABLE_BYTES_FIRST;
+use distribkv::http2::hpack::{DYNAMIC, STATIC_NAMES, Table, Unreadable, number, string};
 
-/// The dynamic table's size, where nothing else was agreed on.
-const TABLE_BYTES_MAX: usize = 4096;
-/// What an entry counts beyond its name and value.
-const ENTRY_BYTES: usize = 32;
-/// Bytes of a number: enough for any length that fits into a block.
-const NUMBER_BYTES_MAX: usize = 4;
-/// Lengths of the static table's names, from index 1 on.
-#[rustfmt::skip]
-const STATIC_NAMES: [u8; 61] = [
-    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13,
-    19, 16, 16, 14, 16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18,
-    19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
-];
 /// The index of the static table's first `:status`.
 const STATIC_STATUS: usize = 8;
 /// The static table's values of `:status`.
@@ -45,10 +22,6 @@ pub struct Fields {
     /// `distribkv-error-bin` as it was sent.
     pub detail: Option<Rc<[u8]>>,
 }
-
-/// A block that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable;
 
 /// Names that matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,23 +46,19 @@ enum Meaning {
 struct Entry {
     name: Name,
     name_len: usize,
-    /// What it counts.
-    bytes: usize,
+    value_len: usize,
     meaning: Meaning,
 }
 
 /// Reads the blocks of one connection, in order.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The newest first.
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    bytes_max: usize,
+    table: Table<Entry>,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, bytes_max: TABLE_BYTES_MAX }
+        Self { table: Table::new(TABLE_BYTES_FIRST) }
     }
 }
 
@@ -109,16 +78,13 @@ impl Decoder {
                 1 => {
                     let (entry, after) = self.literal(rest, 6)?;
                     fields.take(&entry.meaning);
-                    self.enter(entry);
+                    let bytes = entry.name_len + entry.value_len;
+                    self.table.enter(entry, bytes);
                     rest = after;
                 }
                 2 => {
                     let (bytes_max, after) = number(rest, 5)?;
-                    if bytes_max > TABLE_BYTES_MAX {
-                        return Err(Unreadable);
-                    }
-                    self.bytes_max = bytes_max;
-                    self.evict_to(bytes_max);
+                    self.table.resize(bytes_max)?;
                     rest = after;
                 }
                 3.. => {
@@ -136,8 +102,8 @@ impl Decoder {
         if index == 0 {
             return Err(Unreadable);
         }
-        if let Some(at) = index.checked_sub(STATIC_NAMES.len() + 1) {
-            return self.entries.get(at).map(|entry| entry.meaning.clone()).ok_or(Unreadable);
+        if index >= DYNAMIC {
+            return self.table.get(index).map(|entry| entry.meaning.clone());
         }
         let status = index.checked_sub(STATIC_STATUS).and_then(|at| STATIC_STATUSES.get(at));
         Ok(status.map_or(Meaning::Nothing, |status| Meaning::HttpStatus(*status)))
@@ -157,38 +123,18 @@ impl Decoder {
             }
         };
         let (value, rest) = string(rest)?;
-        let bytes = ENTRY_BYTES + name_len + value.len();
-        Ok((Entry { name, name_len, bytes, meaning: meaning_of(name, &value) }, rest))
+        Ok((Entry { name, name_len, value_len: value.len(), meaning: meaning_of(name, &value) }, rest))
     }
 
     /// A name that both sides know, and its length.
     fn name_at(&self, index: usize) -> Result<(Name, usize), Unreadable> {
         assert!(index > 0, "a name that is spelt has index {index}");
-        if let Some(at) = index.checked_sub(STATIC_NAMES.len() + 1) {
-            return self.entries.get(at).map(|entry| (entry.name, entry.name_len)).ok_or(Unreadable);
+        if index >= DYNAMIC {
+            return self.table.get(index).map(|entry| (entry.name, entry.name_len));
         }
         let is_status = (STATIC_STATUS..STATIC_STATUS + STATIC_STATUSES.len()).contains(&index);
         let name = if is_status { Name::HttpStatus } else { Name::Other };
         Ok((name, usize::from(STATIC_NAMES[index - 1])))
-    }
-
-    /// Puts an entry first, and the oldest out as far as it takes; one that is larger than the table empties
-    /// it and stays out itself.
-    fn enter(&mut self, entry: Entry) {
-        self.evict_to(self.bytes_max.saturating_sub(entry.bytes));
-        if entry.bytes <= self.bytes_max {
-            self.bytes += entry.bytes;
-            self.entries.push_front(entry);
-        }
-        assert!(self.bytes <= self.bytes_max, "{} bytes in a table of {}", self.bytes, self.bytes_max);
-    }
-
-    /// Puts the oldest entries out until the table has at most so many bytes.
-    fn evict_to(&mut self, bytes_max: usize) {
-        while self.bytes > bytes_max {
-            let Some(entry) = self.entries.pop_back() else { return };
-            self.bytes -= entry.bytes;
-        }
     }
 }
 
@@ -225,36 +171,6 @@ fn meaning_of(name: Name, value: &[u8]) -> Meaning {
     }
 }
 
-/// A number that begins in the low `bits` bits of the first byte; and what follows it.
-fn number(bytes: &[u8], bits: u32) -> Result<(usize, &[u8]), Unreadable> {
-    let (first, mut rest) = bytes.split_first().ok_or(Unreadable)?;
-    let full = (1usize << bits) - 1;
-    let mut number = usize::from(*first) & full;
-    if number < full {
-        return Ok((number, rest));
-    }
-    for place in 0..NUMBER_BYTES_MAX {
-        let (byte, after) = rest.split_first().ok_or(Unreadable)?;
-        number += usize::from(byte & 0x7f) << (7 * place);
-        rest = after;
-        if byte & 0x80 == 0 {
-            return Ok((number, rest));
-        }
-    }
-    Err(Unreadable)
-}
-
-/// A string, and what follows it.
-fn string(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Unreadable> {
-    let is_coded = bytes.first().ok_or(Unreadable)? & 0x80 != 0;
-    let (len, rest) = number(bytes, 7)?;
-    let (text, rest) = rest.split_at_checked(len).ok_or(Unreadable)?;
-    if is_coded {
-        return Ok((Cow::Owned(huffman::decode(text).ok_or(Unreadable)?), rest));
-    }
-    Ok((Cow::Borrowed(text), rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,9 +190,9 @@ mod tests {
             0xe9, 0xae, 0x82, 0xae, 0x43, 0xd3,
         ];
         assert_eq!(decoder.decode(&first), Ok(status(302)));
-        assert_eq!((decoder.entries.len(), decoder.bytes), (4, 222));
+        assert_eq!(decoder.table.size(), (4, 222));
         assert_eq!(decoder.decode(&[0x48, 0x83, 0x64, 0x0e, 0xff, 0xc1, 0xc0, 0xbf]), Ok(status(307)));
-        assert_eq!((decoder.entries.len(), decoder.bytes), (5, 264));
+        assert_eq!(decoder.table.size(), (5, 264));
         assert_eq!(decoder.decode(&[0x88]), Ok(status(200)));
     }
 
@@ -291,7 +207,7 @@ mod tests {
         // The name of the first entry with another value, which does not enter.
         let other = Fields { grpc_status: Some(0), ..Fields::default() };
         assert_eq!(decoder.decode(&[0x0f, 63 - 15, 1, b'0']), Ok(other));
-        assert_eq!(decoder.entries.len(), 2);
+        assert_eq!(decoder.table.size().0, 2);
     }
 
     #[test]
@@ -301,12 +217,12 @@ mod tests {
         for value in [b"a", b"b"] {
             assert_eq!(decoder.decode(&field(value)), Ok(Fields::default()));
         }
-        assert_eq!(decoder.bytes, 68);
+        assert_eq!(decoder.table.size().1, 68);
         assert_eq!(decoder.decode(&[0x3f, 50 - 31]), Ok(Fields::default()));
-        assert_eq!((decoder.entries.len(), decoder.bytes), (1, 34));
+        assert_eq!(decoder.table.size(), (1, 34));
         // Larger than the table: it empties it.
         assert_eq!(decoder.decode(&field(&[b'x'; 60])), Ok(Fields::default()));
-        assert_eq!((decoder.entries.len(), decoder.bytes), (0, 0));
+        assert_eq!(decoder.table.size(), (0, 0));
     }
 
     #[test]

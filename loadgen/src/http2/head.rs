@@ -14,12 +14,9 @@
 
 use std::rc::Rc;
 
-/// The table that a server keeps, where it has not said otherwise.
-pub const TABLE_BYTES: usize = 4096;
-/// What an entry counts beyond its name and value.
-const ENTRY_BYTES: usize = 32;
-/// The first index of the dynamic table.
-const DYNAMIC: usize = 62;
+use distribkv::http2::frame::TABLE_BYTES_FIRST;
+use distribkv::http2::hpack::{DYNAMIC, ENTRY_BYTES};
+
 /// The places of the fields that every head has, before its path and after it.
 const BEFORE_PATH: [usize; 1] = [0];
 /// See [`BEFORE_PATH`].
@@ -98,14 +95,14 @@ pub struct HeadWriter {
 impl HeadWriter {
     /// For a new connection.
     pub fn new(heads: Rc<Heads>) -> Self {
-        let style = if heads.table_bytes() <= TABLE_BYTES { Style::Indexed } else { Style::Plain };
+        let style = if heads.table_bytes() <= TABLE_BYTES_FIRST { Style::Indexed } else { Style::Plain };
         let entered = vec![None; heads.fields.len()];
         Self { heads, style, entered, entered_count: 0 }
     }
 
     /// The server keeps a table of so many bytes.
     pub fn limit_table(&mut self, bytes_max: usize) {
-        if bytes_max < TABLE_BYTES && self.style == Style::Indexed {
+        if bytes_max < TABLE_BYTES_FIRST && self.style == Style::Indexed {
             self.style = Style::PlainAfterUpdate;
         }
     }

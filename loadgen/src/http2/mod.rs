@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  call ─► head ─► session ─► bytes out            bytes in ─► session ─► fields ─► events
-//!                    streams, windows                           frame      huffman
+//!                    streams, windows
 //! ```
 //! A general library pays for each call with a stream object behind a lock, a header map on either side and
 //! wakers: two thirds of what a call cost here. In a load all requests are alike, so a request's head is five
@@ -19,9 +19,7 @@
 //! sends beyond the windows it was given (it is read all the same).
 
 mod fields;
-mod frame;
 mod head;
-mod huffman;
 mod session;
 mod streams;
 

@@ -14,8 +14,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
+use distribkv::http2::frame::{
+    self, BadPadding, Code, Head, Kind, WINDOW_BYTES_FIRST, WINDOW_BYTES_MAX, unpadded,
+};
+
 use crate::http2::fields::{Decoder, Fields};
-use crate::http2::frame::{self, Head, Kind};
 use crate::http2::head::{HeadWriter, Heads, Span};
 use crate::http2::streams::{Stream, Streams};
 
@@ -29,10 +32,6 @@ const BLOCK_BYTES_MAX: usize = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// The window of the connection.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
-/// The window that both sides start with.
-const WINDOW_BYTES_FIRST: u32 = 65_535;
-/// The largest window.
-const WINDOW_BYTES_MAX: i64 = 0x7fff_ffff;
 
 /// What happened to a stream.
 #[derive(Debug)]
@@ -269,7 +268,7 @@ impl Session {
     pub fn cancel(&mut self, stream: u32) {
         if self.streams.remove(stream).is_some() {
             self.forget(stream);
-            frame::write_number(Kind::Reset, stream, frame::CANCEL, &mut self.out);
+            frame::write_reset(stream, Code::Cancel, &mut self.out);
         }
     }
 
@@ -558,7 +557,7 @@ impl Session {
         let Some(ended) = self.streams.remove(stream) else { return };
         self.forget(stream);
         if !ended.is_sent && matches!(news, News::End) {
-            frame::write_number(Kind::Reset, stream, frame::CANCEL, &mut self.out);
+            frame::write_reset(stream, Code::Cancel, &mut self.out);
         }
         sink(Event { token: ended.token, news });
     }
@@ -577,14 +576,10 @@ impl Session {
     }
 }
 
-/// A payload without its padding.
-fn unpadded(head: Head, payload: &[u8]) -> Result<&[u8], Violation> {
-    if !head.has(frame::PADDED) {
-        return Ok(payload);
+impl From<BadPadding> for Violation {
+    fn from(_: BadPadding) -> Self {
+        Self::FrameSize
     }
-    let (padding, rest) = payload.split_first().ok_or(Violation::FrameSize)?;
-    let len = rest.len().checked_sub(usize::from(*padding)).ok_or(Violation::FrameSize)?;
-    Ok(&rest[..len])
 }
 
 /// A payload of a fixed size.

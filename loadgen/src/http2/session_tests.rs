@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use crate::http2::frame::{self, HEAD_BYTES, Head, Kind};
 use crate::http2::{Heads, News, Request, Session, Violation};
+use distribkv::http2::frame::{self, HEAD_BYTES, Head, Kind};
 
 /// What happened, as plain data.
 #[derive(Debug, PartialEq, Eq)]

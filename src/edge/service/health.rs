@@ -63,9 +63,9 @@ pub(in crate::edge) async fn watch<E: Env, S: Store>(
         Ok((request, _held)) => request.service,
         Err(status) => return reply.fail(&status),
     };
-    let Ok(mut answers) = reply.start(edge.heads()) else { return };
+    let Ok(mut answers) = reply.start() else { return };
     if let Some(status) = follow(edge, &service, &mut answers, deadline).await {
-        answers.finish(edge.heads(), Err(status));
+        answers.finish(Err(status));
     }
 }
 

@@ -65,7 +65,7 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
         let text = format!("{} backups are being made here", edge.limits().backups_max);
         return reply.fail(&Status::overloaded(text));
     };
-    let Ok(mut answers) = reply.start(edge.heads()) else { return };
+    let Ok(mut answers) = reply.start() else { return };
     let mut backup = edge.store().backup();
     let outcome = loop {
         let next = backup.next();
@@ -86,7 +86,7 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
         }
         drop(held);
     };
-    answers.finish(edge.heads(), outcome);
+    answers.finish(outcome);
 }
 
 /// How a client sees it. None of them changes a key, so that another node may be asked at once.

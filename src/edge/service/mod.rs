@@ -1,7 +1,7 @@
 //! What each method does: from a message as it came to an answer as it leaves.
 //!
 //! Methods with one message each way are served here, by [`answer_unary`]; each streaming one has its own
-//! module. None of them knows of h2 but through [`Messages`](super::frame::Messages) and
+//! module. None of them knows of HTTP/2 but through [`Messages`](super::frame::Messages) and
 //! [`Reply`](super::reply::Reply).
 
 use bytes::Bytes;

@@ -9,7 +9,7 @@
 //! Invariants:
 //! - Operations are submitted in the order in which they came; an operation refused here is answered before
 //!   the next one is looked at.
-//! - What waits is bounded in number and bytes: at a limit the stream is not read, which closes h2's window.
+//! - What waits is bounded in number and bytes: at a limit the stream is not read, which closes its window.
 //! - The stream ends after every operation that was read has been answered; UNAVAILABLE at its end therefore
 //!   says the truth of those that were not read.
 
@@ -46,11 +46,11 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
     reply: Reply,
     deadline: Option<Instant>,
 ) {
-    let Ok(mut answers) = reply.start(edge.heads()) else { return };
+    let Ok(mut answers) = reply.start() else { return };
     let gathered = Rc::new(Gathered::new(budget.clone()));
     let reader = read(edge, Rc::clone(&gathered), messages, deadline);
     if let Some(outcome) = run(reader, &gathered, &mut answers).await {
-        answers.finish(edge.heads(), outcome);
+        answers.finish(outcome);
     }
     gathered.is_closed.set(true);
 }

@@ -156,7 +156,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
     reply: Reply,
     deadline: Option<Instant>,
 ) {
-    let Ok(mut answers) = reply.start(edge.heads()) else { return };
+    let Ok(mut answers) = reply.start() else { return };
     let outcome = loop {
         // A stream that asks nothing for so long is at its end.
         let due = deadline.unwrap_or_else(|| edge.env().now() + edge.limits().deadline_default);
@@ -172,7 +172,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
             Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => return,
         }
     };
-    answers.finish(edge.heads(), outcome);
+    answers.finish(outcome);
 }
 
 /// Answers one request; false where the client is gone.

@@ -65,7 +65,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
         Guarded::Late => return reply.fail(&Status::deadline_exceeded()),
         Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => return,
     };
-    let Ok(mut answers) = reply.start(edge.heads()) else { return };
+    let Ok(mut answers) = reply.start() else { return };
     let outcome = loop {
         if page.headers.is_empty() {
             break Ok(());
@@ -89,7 +89,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
             Guarded::Gone => return,
         }
     };
-    answers.finish(edge.heads(), outcome);
+    answers.finish(outcome);
 }
 
 /// A Scan in progress.

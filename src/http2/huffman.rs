@@ -1,4 +1,4 @@
-//! The Huffman code of HPACK (RFC 7541, appendix B), read only: requests are spelt without it.
+//! The Huffman code of HPACK (RFC 7541, appendix B), read only: what is sent here is spelt without it.
 //!
 //! The code is canonical: among codes of one length the values rise with the symbols, and every length goes
 //! on where the shorter ones ended. So the lengths are the whole table.
@@ -67,6 +67,7 @@ const fn table() -> Table {
 }
 
 /// Reads a coded string. `None` where it is none: a code that is not given out, or padding that is not.
+#[must_use]
 pub fn decode(coded: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(coded.len() * 2);
     let (mut code, mut bits) = (0u32, 0usize);

@@ -7,7 +7,7 @@
 
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 9;
-/// The largest payload that either side takes unless it said otherwise, and that this side ever takes.
+/// The largest payload that either side takes unless it said otherwise.
 pub const PAYLOAD_BYTES_MAX: usize = 16_384;
 /// What a client says first.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,9 +33,39 @@ pub const SETTING_STREAMS_MAX: u16 = 3;
 pub const SETTING_WINDOW: u16 = 4;
 /// The largest payload.
 pub const SETTING_PAYLOAD_MAX: u16 = 5;
+/// Bytes of the fields of one message.
+pub const SETTING_FIELDS_BYTES_MAX: u16 = 6;
 
-/// The code of a stream that its client no longer wants.
-pub const CANCEL: u32 = 8;
+/// The window that everything starts with.
+pub const WINDOW_BYTES_FIRST: u32 = 65_535;
+/// The largest window.
+pub const WINDOW_BYTES_MAX: i64 = 0x7fff_ffff;
+/// The table of fields that everybody keeps, unless they say otherwise.
+pub const TABLE_BYTES_FIRST: usize = 4096;
+
+/// Why a stream or a connection ends (RFC 9113, section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Code {
+    /// Nothing went wrong.
+    NoError = 0,
+    /// The other side did what the protocol does not allow.
+    Protocol = 1,
+    /// It sent more than the window that it had, or made one larger than any may be.
+    FlowControl = 3,
+    /// It sent on a stream that it had ended.
+    StreamClosed = 5,
+    /// A frame has a size that is not allowed.
+    FrameSize = 6,
+    /// The stream was not looked at: its request may be sent again.
+    Refused = 7,
+    /// The stream is no longer wanted.
+    Cancel = 8,
+    /// Fields that cannot be read: the table is worth nothing any more.
+    Compression = 9,
+    /// It does too much of what costs it nothing.
+    Calm = 11,
+}
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +125,7 @@ pub struct Head {
 
 impl Head {
     /// Reads a head.
+    #[must_use]
     pub fn read(bytes: &[u8; HEAD_BYTES]) -> Self {
         let [len_2, len_1, len_0, kind, flags, stream @ ..] = *bytes;
         Self {
@@ -106,11 +137,15 @@ impl Head {
     }
 
     /// Whether a flag is set.
+    #[must_use]
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
     /// Spells the head. What follows has to be `len` bytes.
+    ///
+    /// # Panics
+    /// The payload is too large for any frame, or the kind is unknown.
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.len < 1 << 24, "a payload of {} bytes", self.len);
         assert!(self.kind != Kind::Unknown, "only frames that are known are sent");
@@ -129,6 +164,11 @@ pub fn write_number(kind: Kind, stream: u32, number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&number.to_be_bytes());
 }
 
+/// Spells the end of a stream, by force.
+pub fn write_reset(stream: u32, code: Code, out: &mut Vec<u8>) {
+    write_number(Kind::Reset, stream, code as u32, out);
+}
+
 /// Spells a SETTINGS frame.
 pub fn write_settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
     Head { len: settings.len() * 6, kind: Kind::Settings, flags: 0, stream: 0 }.write(out);
@@ -137,6 +177,23 @@ pub fn write_settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
         out.extend_from_slice(&value.to_be_bytes());
     }
 }
+
+/// A payload without its padding.
+///
+/// # Errors
+/// There is more padding than payload.
+pub fn unpadded(head: Head, payload: &[u8]) -> Result<&[u8], BadPadding> {
+    if !head.has(PADDED) {
+        return Ok(payload);
+    }
+    let (padding, rest) = payload.split_first().ok_or(BadPadding)?;
+    let len = rest.len().checked_sub(usize::from(*padding)).ok_or(BadPadding)?;
+    Ok(&rest[..len])
+}
+
+/// A frame with more padding than payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPadding;
 
 #[cfg(test)]
 mod tests {
