@@ -37,7 +37,7 @@ use crate::random::Random;
 use crate::ready::ReadyList;
 use crate::record::{self, Record, SharedRecord};
 use crate::routing::Routing;
-use crate::schedule::{Due, LATE_NS, Schedule};
+use crate::schedule::{Due, Gather, LATE_NS, Schedule};
 use crate::shared::Shared;
 use crate::status::{ErrorKind, Failure};
 use crate::timer::Alarm;
@@ -82,6 +82,7 @@ pub struct Engine {
     waiting: VecDeque<u32>,
     source: Source,
     schedule: Schedule,
+    gather: Gather,
     values: Bytes,
     timeout_ns: u64,
     sweep_ns: u64,
@@ -152,6 +153,7 @@ impl Engine {
             waiting: VecDeque::with_capacity(places as usize),
             source: Source::new(settings, random.clone(), thread),
             schedule: Schedule::closed(0, 0),
+            gather: Gather::new(nanos(settings.gather)),
             values: value_pool(size_max(settings), random),
             timeout_ns: nanos(settings.timeout),
             sweep_ns: 0,
@@ -252,7 +254,7 @@ impl Engine {
     fn wake_ns(&self, now_ns: u64) -> u64 {
         let rested_ns = self.resting.front().map_or(u64::MAX, |(until_ns, _)| *until_ns);
         let due_ns = match self.schedule.due(now_ns) {
-            Due::At(at_ns) if !self.free.is_empty() => at_ns,
+            Due::At(at_ns) if !self.free.is_empty() => self.gather.wake_ns(at_ns),
             // Without a free place, the end of a call wakes; a closed loop with one has started a call
             // already.
             Due::At(_) | Due::Now(_) | Due::Over => u64::MAX,
@@ -383,6 +385,7 @@ impl Engine {
             let Some(op) = self.source.next(now_ns) else { return };
             let Some(place) = self.free.pop() else { return };
             self.schedule.advance();
+            self.gather.started(now_ns);
             if now_ns - start_ns > LATE_NS {
                 self.count_late(start_ns);
             }

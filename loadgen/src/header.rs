@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::args::{Arrivals, Kind, RouteTo, Settings, Workload};
 use crate::control::About;
 use crate::host::Host;
+use crate::units;
 
 /// All settings and the machine, one a line.
 pub fn header(settings: &Settings, host: &Host) -> String {
@@ -79,15 +81,16 @@ fn workload(settings: &Settings) -> String {
 
 fn pace(settings: &Settings) -> String {
     let in_flight = settings.in_flight;
-    match (settings.rate, settings.arrivals) {
-        (None, _) => format!("closed loop, {in_flight} in flight"),
-        (Some(rate), Arrivals::Constant) => {
-            format!("open loop, {rate}/s, constant arrivals, at most {in_flight} outstanding")
-        }
-        (Some(rate), Arrivals::Poisson) => {
-            format!("open loop, {rate}/s, Poisson arrivals, at most {in_flight} outstanding")
-        }
-    }
+    let Some(rate) = settings.rate else { return format!("closed loop, {in_flight} in flight") };
+    let arrivals = match settings.arrivals {
+        Arrivals::Constant => "constant",
+        Arrivals::Poisson => "Poisson",
+    };
+    let gathered = match settings.gather {
+        Duration::ZERO => String::new(),
+        span => format!(", sends gathered for {}", units::time(span.as_nanos() as f64)),
+    };
+    format!("open loop, {rate}/s, {arrivals} arrivals{gathered}, at most {in_flight} outstanding")
 }
 
 fn route(settings: &Settings) -> &'static str {
@@ -136,7 +139,7 @@ mod tests {
     fn settings_are_told() {
         let text = told("--rate 500 --arrivals poisson --workload ycsb-e --value-size 1..9 --preload");
         for part in [
-            "open loop, 500/s, Poisson arrivals",
+            "open loop, 500/s, Poisson arrivals, sends gathered for 100 µs, at most 1024 outstanding",
             "endpoints    a:1",
             "ycsb-e, of 1 to 100 keys",
             "100000, zipfian:0.99",
@@ -145,6 +148,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        assert!(told("--rate 500 --gather 0").contains("500/s, constant arrivals, at most 1024 outstanding"));
         assert!(told("").contains("closed loop, 64 in flight"));
     }
 

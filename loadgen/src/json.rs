@@ -103,6 +103,7 @@ pub fn settings(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("preload", settings.preload.into()),
         ("rate", settings.rate.into()),
         ("arrivals", settings.rate.map(|_| arrivals(settings.arrivals)).into()),
+        ("gather_us", settings.rate.map(|_| settings.gather.as_secs_f64() * 1e6).into()),
         ("in_flight", settings.in_flight.into()),
         ("connections", settings.connections.into()),
         ("threads", settings.threads.into()),
@@ -164,10 +165,9 @@ pub fn facts(report: &Report<'_>) -> Vec<(String, String)> {
 
 /// A setting as people read it: its name, and its value with the unit that the name tells.
 fn plain(name: &str, value: &Value) -> (String, String) {
-    let (name, unit) = match name.strip_suffix("_s") {
-        Some(name) => (name, " s"),
-        None => (name, ""),
-    };
+    let units = [("_s", " s"), ("_us", " µs")];
+    let named = units.iter().find_map(|(end, unit)| Some((name.strip_suffix(end)?, *unit)));
+    let (name, unit) = named.unwrap_or((name, ""));
     let value = match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
@@ -304,6 +304,7 @@ mod tests {
         };
         assert_eq!(told("warmup_s", 2.0.into()), "warmup: 2 s");
         assert_eq!(told("timeout_s", 0.25.into()), "timeout: 0.25 s");
+        assert_eq!(told("gather_us", 100.0.into()), "gather: 100 µs");
         assert_eq!(told("keys", 100_000.into()), "keys: 100,000");
         assert_eq!(told("key_distribution", "uniform".into()), "key distribution: uniform");
         assert_eq!(told("rate", Value::Null), "rate: none");

@@ -11,6 +11,8 @@
 //!   Poisson arrivals, each thread has a process of its own, of a part of the rate, that its seed decides:
 //!   together they are one process of the whole rate.
 //! - Every call of the schedule is started or counted as dropped.
+//! - Whoever sleeps as [`Gather`] says starts a call at most that time after it was due, and on time where no
+//!   other was started within that time before it.
 
 use crate::random::Random;
 
@@ -166,6 +168,33 @@ impl Schedule {
     }
 }
 
+/// When the thread that starts calls wakes for them: at most once in a span, so that at a high rate it does
+/// not take from the machine that it may share with the server what it is there to measure. Calls that fall
+/// due meanwhile leave together.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather {
+    span_ns: u64,
+    /// When the span is over that began with the calls started last.
+    until_ns: u64,
+}
+
+impl Gather {
+    /// Gathers for so long; for no time: wakes for each call.
+    pub fn new(span_ns: u64) -> Self {
+        Self { span_ns, until_ns: 0 }
+    }
+
+    /// A call was started.
+    pub fn started(&mut self, now_ns: u64) {
+        self.until_ns = now_ns + self.span_ns;
+    }
+
+    /// When to wake for a call that is due at `due_ns`.
+    pub fn wake_ns(&self, due_ns: u64) -> u64 {
+        due_ns.max(self.until_ns)
+    }
+}
+
 /// How long after the first call of a rate its call `number` is due.
 fn span_ns(rate: u64, number: u64) -> u64 {
     (u128::from(number) * SECOND_NS / u128::from(rate)) as u64
@@ -275,6 +304,61 @@ mod tests {
         dropped += schedule.drop_due_before(u64::MAX);
         assert_eq!(dropped + 1, measured);
         assert_eq!(schedule.due(60 * MS), Due::Over);
+    }
+
+    /// Starts all calls of a schedule, as a thread that only they wake. When it was awake, and when the calls
+    /// were due that it started then.
+    fn gathered(mut schedule: Schedule, span_ns: u64) -> Vec<(u64, Vec<u64>)> {
+        let (mut gather, mut turns, mut now_ns) = (Gather::new(span_ns), Vec::new(), 0);
+        loop {
+            let mut started = Vec::new();
+            while let Due::Now(due_ns) = schedule.due(now_ns) {
+                started.push(due_ns);
+                schedule.advance();
+                gather.started(now_ns);
+            }
+            turns.push((now_ns, started));
+            match schedule.due(now_ns) {
+                Due::At(due_ns) => now_ns = gather.wake_ns(due_ns),
+                Due::Now(_) | Due::Over => return turns,
+            }
+        }
+    }
+
+    #[test]
+    fn sends_are_gathered_and_none_is_late() {
+        let constant = || Schedule::open(10_000, (0, 1), 0, 0, 1000 * MS);
+        let poisson = || Schedule::poisson((10_000, 9), (0, 1), 0, 0, 1000 * MS);
+        for (new, span_ns) in [(&constant as &dyn Fn() -> Schedule, MS), (&poisson, MS), (&poisson, MS / 20)]
+        {
+            let turns = gathered(new(), span_ns);
+            let all: Vec<u64> = turns.iter().flat_map(|(_, started)| started.clone()).collect();
+            assert_eq!(all, moments(new()));
+            for (now_ns, started) in &turns {
+                assert!(started.iter().all(|due_ns| now_ns - due_ns <= span_ns), "{started:?} at {now_ns}");
+            }
+            for pair in turns[1..].windows(2) {
+                assert!(pair[1].0 - pair[0].0 >= span_ns, "{pair:?} within {span_ns} ns");
+            }
+        }
+        // One call is due at once, and those of the last span leave at its end.
+        assert_eq!(gathered(constant(), MS).len(), 1001);
+        assert_eq!(gathered(constant(), 0).len(), 10_000);
+    }
+
+    #[test]
+    fn calls_further_apart_leave_on_time() {
+        // As far apart as the span is long, and further.
+        for (rate, span_ns) in [(20_000, MS / 20), (10_000, MS / 20), (10, MS)] {
+            let turns = gathered(Schedule::open(rate, (0, 1), 0, 0, 1000 * MS), span_ns);
+            assert_eq!(turns.len() as u64, rate);
+            assert!(turns.iter().all(|(now_ns, started)| started == &[*now_ns]), "{rate}/s");
+        }
+        let mut gather = Gather::new(MS);
+        assert_eq!(gather.wake_ns(0), 0);
+        gather.started(5 * MS);
+        let dues = [5 * MS, 6 * MS - 1, 6 * MS, 7 * MS];
+        assert_eq!(dues.map(|due_ns| gather.wake_ns(due_ns)), [6 * MS, 6 * MS, 6 * MS, 7 * MS]);
     }
 
     #[test]

@@ -162,6 +162,13 @@ pub struct Args {
     #[arg(value_name = "ARRIVALS")]
     pub arrivals: Arrivals,
 
+    /// How long calls of --rate or --find-max are gathered, so that those that fall due meanwhile leave
+    /// together: up to 1ms; 0 wakes for each of them. Latency counts the wait, service time does not, and
+    /// calls further apart than that do not wait.
+    #[arg(long, default_value = "100us", value_parser = parse_gather, requires = "schedule")]
+    #[arg(value_name = "SPAN")]
+    pub gather: Duration,
+
     /// How long is measured: 10s, 500ms, 2m.
     #[arg(long, default_value = "10s", value_parser = parse_span, value_name = "SPAN")]
     pub duration: Duration,
@@ -286,6 +293,11 @@ fn parse_span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A span, or 0, which is the same in every unit.
+fn parse_gather(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_span(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,5 +307,8 @@ mod tests {
         assert_eq!(parse_span("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_span("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_gather("50us"), Ok(Duration::from_micros(50)));
+        assert_eq!(parse_gather("0"), Ok(Duration::ZERO));
+        assert!(parse_span("0").is_err() && parse_gather("1").is_err());
     }
 }

@@ -13,6 +13,7 @@ use super::versus::{self, PAUSE, Versus};
 use super::{Args, Arrivals, KeyDistribution, Kind, Output, RouteTo, Target, ValueSizes, Workload};
 use crate::audit::MARK_BYTES;
 use crate::method::Method;
+use crate::schedule::LATE_NS;
 use crate::trace::Trace;
 
 /// Calls in flight in a closed loop, unless told otherwise.
@@ -31,6 +32,8 @@ const THREADS_MAX: usize = 64;
 const KEYS_MAX: u64 = 100_000_000_000;
 /// Fastest schedule, in calls a second.
 const RATE_MAX: u64 = 100_000_000;
+/// Longest time that sends are gathered: a call that waits longer has left late.
+const GATHER_MAX: Duration = Duration::from_nanos(LATE_NS);
 /// Most keys that a scan may ask for.
 const SCAN_LENGTH_MAX: u32 = 100_000;
 
@@ -59,6 +62,8 @@ pub struct Settings {
     pub rate: Option<u64>,
     /// When the calls of an open loop are due.
     pub arrivals: Arrivals,
+    /// How long the calls of an open loop that fall due are gathered to leave together.
+    pub gather: Duration,
     /// How long is measured.
     pub duration: Duration,
     /// How long before that.
@@ -159,6 +164,7 @@ impl Settings {
             in_flight,
             rate: args.rate,
             arrivals: args.arrivals,
+            gather: args.gather,
             duration: args.duration,
             warmup: args.warmup,
             timeout: args.timeout,
@@ -223,6 +229,12 @@ fn check_ranges(args: &Args) -> Result<(), clap::Error> {
     }
     if args.duration.is_zero() || args.timeout < Duration::from_millis(1) {
         return Err(refuse("--duration and --timeout have to be at least 1ms"));
+    }
+    if args.gather > GATHER_MAX {
+        return Err(refuse(&format!(
+            "--gather {:?} is more than {GATHER_MAX:?}: a call that leaves later is late",
+            args.gather
+        )));
     }
     if !(0.0..=100.0).contains(&args.errors_max_percent) {
         return Err(refuse("--errors-max-percent is outside 0 to 100"));
@@ -332,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn sends_are_gathered_as_long_as_none_of_them_is_late() {
+        let gather = |line: &str| check(line).expect(line).gather;
+        assert_eq!(gather("--rate 10"), Duration::from_micros(100));
+        assert_eq!(gather("--rate 10 --gather 0"), Duration::ZERO);
+        assert_eq!(gather("--rate 10 --gather 1ms --arrivals poisson"), Duration::from_millis(1));
+        assert_eq!(gather("--find-max p99<5ms --gather 200us"), Duration::from_micros(200));
+        let (one, other) = ("--rate 10 --gather 50us", "--compare b:1");
+        let settings = check(&format!("{one} {other}")).expect("a comparison");
+        let other = settings.versus.expect("it is compared").settings;
+        assert_eq!((settings.gather, other.gather), (gather(one), gather(one)));
+    }
+
+    #[test]
     fn a_search_has_places_for_its_trials() {
         let wanted = |line: &str| {
             let settings = check(line).expect(line);
@@ -402,6 +427,13 @@ mod tests {
             "--scan-length 0",
             "--rate 0",
             "--arrivals poisson",
+            "--gather 50us",
+            "--gather 0",
+            "--load --gather 50us",
+            "--rate 9 --gather 1001us",
+            "--rate 9 --gather 1",
+            "--rate 9 --gather -1us",
+            "--find-max p99<5ms --gather 2ms",
             "--find-max p99",
             "--find-max p99<5",
             "--find-max p99<5ms --rate 9",

@@ -1,5 +1,6 @@
 //! Whole runs against a server in the same process: the engines, their connections and the supervisor.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,11 @@ use clap::Parser as _;
 use hdrhistogram::Histogram;
 
 use crate::args::{Args, Settings};
-use crate::record::Measured;
+use crate::engine::{Engine, schedule_of};
+use crate::record::{self, Measured, SharedRecord};
+use crate::routing::Routing;
 use crate::run::{RunError, supervise};
+use crate::shared::Shared;
 use crate::status::ErrorKind;
 use crate::testing::server::{Fault, TestServer};
 
@@ -17,9 +21,12 @@ async fn run(server: &TestServer, line: &str) -> Measured {
 }
 
 async fn outcome(address: &str, line: &str) -> Result<Measured, RunError> {
+    supervise(&Arc::new(settings(address, line))).await
+}
+
+fn settings(address: &str, line: &str) -> Settings {
     let words = ["loadgen", "--endpoints", address].into_iter().chain(line.split_whitespace());
-    let settings = Settings::check(Args::parse_from(words)).expect("good settings");
-    supervise(&Arc::new(settings)).await
+    Settings::check(Args::parse_from(words)).expect("good settings")
 }
 
 #[tokio::test]
@@ -238,6 +245,31 @@ async fn poisson_arrivals_keep_their_rate() {
     let total = run(&server, line).await.total;
     // The seed decides how many calls are due: 1000 are expected, and their number deviates by 32.
     assert!((870..1130).contains(&(total.operations() + total.failures())), "{}", total.operations());
+}
+
+#[tokio::test]
+async fn an_engine_wakes_for_gathered_sends_alone() {
+    // While calls are due nothing is answered, so that nothing but them wakes it: a thousand calls in 100 ms.
+    let server = TestServer::faulty(Fault::Stall { at: 1, span: Duration::from_millis(300) }).await;
+    let line = "--target health --rate 10000 --gather 1ms --duration 100ms --warmup 0s --connections 1";
+    let settings = settings(&server.address, line);
+    let shared = Arc::new(Shared::new(Routing::any_of(&settings.endpoints)));
+    let record = SharedRecord::default();
+    let mut engine =
+        Engine::new(&settings, (0, 1), Arc::clone(&shared), Arc::clone(&record)).expect("a timer is there");
+    poll_fn(|context| engine.poll_connect(context)).await.expect("it connects");
+    let start_ns = shared.now_ns();
+    engine.begin(schedule_of(&settings, (0, 1), start_ns));
+    let mut polls = 0;
+    let run = poll_fn(|context| {
+        polls += u64::from(shared.now_ns() < start_ns + 100_000_000);
+        engine.poll_run(context)
+    });
+    run.await.expect("it runs");
+    let total = &record::lock(&record).total;
+    assert_eq!((total.operations(), total.failures()), (1000, 0));
+    // A hundred alarms, each of which may be seen twice, and some words of the connection itself.
+    assert!(polls <= 250, "it was woken {polls} times");
 }
 
 #[tokio::test]
