@@ -47,8 +47,8 @@ use crate::workload::{Op, Source, size_max};
 
 /// Turns without letting the runtime look at its sockets.
 const TURNS_MAX: usize = 64;
-/// Waiting calls that are tried again in a turn.
-const RETRIES_MAX: usize = 64;
+/// Waiting calls that are tried in vain in a turn.
+const REFUSED_MAX: usize = 16;
 /// How often deadlines, dials, the routing table and the word to stop are looked at.
 const SWEEP_NS: u64 = 50_000_000;
 /// How often what the thread uses is looked at.
@@ -408,13 +408,19 @@ impl Engine {
         }
     }
 
-    /// Tries waiting calls again, but only some of them: those that cannot be sent go to the end, so that
-    /// all get their turn.
+    /// Sends waiting calls as far as there is room, before any that begins after them. Those that cannot be
+    /// sent go to the end, so that a node without room does not hold up the calls to others; after some of
+    /// them it stops, since there is probably no room anywhere.
     fn retry_waiting(&mut self, now_ns: u64) {
-        for _ in 0..self.waiting.len().min(RETRIES_MAX) {
+        let mut refused = 0;
+        for _ in 0..self.waiting.len() {
             let Some(place) = self.waiting.pop_front() else { return };
             if self.calls[place as usize].is_waiting() && !self.send(place, now_ns) {
                 self.waiting.push_back(place);
+                refused += 1;
+                if refused == REFUSED_MAX {
+                    return;
+                }
             }
         }
     }

@@ -127,9 +127,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = RouteTo::Leader, value_name = "ROUTE")]
     pub route: RouteTo,
 
-    /// Connections to each node, shared out over the threads.
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    pub connections: usize,
+    /// Connections to each node, shared out over the threads [default: one for each thread, as gRPC's clients
+    /// have]. One core of a node serves a connection, and 1024 calls on it at a time: calls beyond wait here.
+    #[arg(long, value_name = "N")]
+    pub connections: Option<usize>,
 
     /// Calls in flight over all connections: each is followed by the next (a closed loop, 64 by default).
     /// With --rate the most that may be outstanding (1024 by default).

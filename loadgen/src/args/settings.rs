@@ -160,7 +160,7 @@ impl Settings {
             audit: args.audit,
             route: args.route,
             trace,
-            connections: args.connections,
+            connections: args.connections.unwrap_or(args.threads),
             in_flight,
             rate: args.rate,
             arrivals: args.arrivals,
@@ -211,10 +211,11 @@ fn created(path: PathBuf) -> Result<(PathBuf, Arc<File>), clap::Error> {
 /// Every number within its bounds.
 fn check_ranges(args: &Args) -> Result<(), clap::Error> {
     let in_flight = args.in_flight.unwrap_or(args.threads);
+    let connections = args.connections.unwrap_or(args.threads);
     let ranges = [
-        ("--connections", args.connections as u64, 1, CONNECTIONS_MAX as u64),
-        ("--in-flight", in_flight as u64, 1, IN_FLIGHT_MAX as u64),
         ("--threads", args.threads as u64, 1, THREADS_MAX as u64),
+        ("--connections", connections as u64, 1, CONNECTIONS_MAX as u64),
+        ("--in-flight", in_flight as u64, 1, IN_FLIGHT_MAX as u64),
         ("--keys", args.keys, 1, KEYS_MAX),
         ("--scan-length", u64::from(args.scan_length), 1, u64::from(SCAN_LENGTH_MAX)),
         ("--rate", args.rate.unwrap_or(1), 1, RATE_MAX),
@@ -224,7 +225,7 @@ fn check_ranges(args: &Args) -> Result<(), clap::Error> {
             return Err(refuse(&format!("{name} {value} is outside {min} to {max}")));
         }
     }
-    if args.threads > args.connections || args.threads > in_flight {
+    if args.threads > connections || args.threads > in_flight {
         return Err(refuse("--threads is more than --connections or --in-flight: a thread would have none"));
     }
     if args.duration.is_zero() || args.timeout < Duration::from_millis(1) {
@@ -338,6 +339,8 @@ mod tests {
         assert_eq!(settings.endpoints, ["a:1", "b:2"]);
         assert_eq!((settings.target, settings.workload), (Target::Kv, Workload::Put));
         assert_eq!((settings.in_flight, settings.rate), (64, None));
+        assert_eq!((settings.connections, settings.threads), (1, 1));
+        assert_eq!(check("--threads 3").expect("threads").connections, 3);
         assert_eq!((settings.duration, settings.warmup), (Duration::from_secs(10), Duration::from_secs(2)));
         assert_eq!(settings.value_sizes, ValueSizes::Fixed(256));
         assert_eq!(check("--rate 10").expect("an open loop").in_flight, 1024);

@@ -40,6 +40,18 @@ async fn closed_loop_of_health_checks() {
     assert!(measured.total.latency_ns().min() > 1_000);
 }
 
+#[tokio::test]
+async fn calls_beyond_the_streams_of_a_connection_wait() {
+    let server = TestServer::start().await;
+    let line = "--target health --in-flight 4096 --connections 1 --duration 500ms --warmup 0s";
+    let total = run(&server, line).await.total;
+    assert_eq!(total.errors, [].into());
+    assert!(total.operations() >= 4096, "{} operations", total.operations());
+    // What three of four wait for a stream is in their latency alone.
+    let (latency_ns, service_ns) = (total.latency_ns().mean(), total.service_ns().mean());
+    assert!(latency_ns > service_ns, "{latency_ns} ns, of which {service_ns} ns were service");
+}
+
 /// How many of these took longer than so many milliseconds.
 fn slower(times_ns: &Histogram<u64>, ms: u64) -> u64 {
     times_ns.len() - times_ns.count_between(0, ms * 1_000_000)

@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use crate::testing::etcd;
 
+/// Streams of a connection: as many as a node allows.
+const STREAMS_MAX: u32 = 1024;
+
 /// A server on a port of its own, until the test ends.
 pub struct TestServer {
     /// Where it listens.
@@ -113,7 +116,9 @@ impl TestServer {
 
 async fn connection(socket: TcpStream, state: Arc<State>) {
     socket.set_nodelay(true).expect("a socket option");
-    let mut connection = h2::server::handshake(socket).await.expect("the loadgen speaks h2");
+    let mut builder = h2::server::Builder::new();
+    builder.max_concurrent_streams(STREAMS_MAX);
+    let mut connection = builder.handshake(socket).await.expect("the loadgen speaks h2");
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(stream(request, respond, Arc::clone(&state)));
     }
