@@ -129,6 +129,33 @@ fn failures_before_the_first_message_are_headers_alone() {
     });
 }
 
+/// What an answer quotes, a client chose: the longest that it can say, in the forms that grow when they are
+/// quoted.
+#[test]
+fn an_answer_quotes_little_of_what_it_quotes() {
+    let edge = TestEdge::start();
+    run(async {
+        let (client, _connection) = connect(&edge).await;
+        let long: &'static str = "y".repeat(15_000).leak();
+        let path = format!("/distribkv.v1.KV/{long}");
+        let get_path = "/distribkv.v1.KV/Get";
+        let service = frame(&health::HealthCheckRequest { service: "\u{1}".repeat(1 << 20) }.encode_to_vec());
+        let service: Vec<Bytes> = service.chunks(16_000).map(Bytes::copy_from_slice).collect();
+        let cases = [
+            ("path", request(&path, &[]), vec![get("a")], "12"),
+            ("encoding", request(get_path, &[("grpc-encoding", long)]), vec![get("a")], "12"),
+            ("timeout", request(get_path, &[("grpc-timeout", long)]), vec![get("a")], "3"),
+            ("service", request("/grpc.health.v1.Health/Check", &[]), service, "5"),
+        ];
+        for (name, request, parts, status) in cases {
+            let headers = trailers_only(call(&client, request, &parts).await).await;
+            assert_eq!(headers["grpc-status"], status, "{name}");
+            let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            assert!(bytes < 8 << 10, "{name}: {bytes} bytes of headers, more than clients take");
+        }
+    });
+}
+
 #[test]
 fn what_is_not_grpc_gets_an_http_status() {
     let edge = TestEdge::start();

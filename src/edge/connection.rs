@@ -12,7 +12,7 @@
 //! - The task's turn ends with one flush of all that its streams said.
 //! - A connection ends at the latest at the drain's deadline, and a silent one a ping's timeout after it fell
 //!   silent.
-//! - Nothing is read while what is to be written does not leave.
+//! - Nothing is read while too much of what is to be written does not leave.
 //!
 //! It deliberately does not read messages: each stream's own task does.
 
@@ -187,6 +187,7 @@ where
     /// One turn: ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.channel.sleep(context.waker());
+        self.channel.session().begin_turn();
         self.poll_drain(context);
         let is_lost = self.poll_io(context).is_ready();
         if is_lost || self.poll_timers(context).is_ready() {
@@ -325,10 +326,10 @@ where
             0 => self.activity.last_end.get() + limits.idle_timeout,
             _ => now + limits.idle_timeout,
         };
-        let mut due = keepalive_due.min(self.cutoff.unwrap_or(idle_due));
-        if !self.channel.session().is_greeted() {
-            due = due.min(self.greeting_due);
-        }
+        let due = match self.channel.session().is_greeted() {
+            true => keepalive_due.min(self.cutoff.unwrap_or(idle_due)),
+            false => self.greeting_due.min(self.cutoff.unwrap_or(self.greeting_due)),
+        };
         let wait = due.since(now).max(Duration::from_millis(1));
         self.timer = Box::pin(self.edge.env().sleep(wait));
     }

@@ -25,9 +25,6 @@ use super::status::Status;
 const METHOD_NOT_ALLOWED: u16 = 405;
 const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
 
-/// The most bytes of a status message that travel; what is longer is cut.
-const MESSAGE_BYTES_MAX: usize = 1024;
-
 /// What a failing status says: in trailers, or in a head that is the whole answer.
 pub(super) fn status_fields(status: &Status) -> [Field; 3] {
     [
@@ -95,7 +92,7 @@ pub(super) fn parse_timeout(text: &[u8]) -> Option<Duration> {
 /// A status message as gRPC wants it: visible ASCII as it is but `%`, every other byte as `%XX`.
 fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes().take(MESSAGE_BYTES_MAX) {
+    for byte in text.bytes() {
         match byte {
             b'%' | 0..=0x1F | 0x7F..=0xFF => write!(encoded, "%{byte:02X}").expect("a String takes any text"),
             _ => encoded.push(char::from(byte)),
@@ -121,7 +118,7 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::status::Code;
+    use crate::edge::status::{Code, MESSAGE_BYTES_MAX};
     use crate::wire::v1::Reason;
 
     #[test]
@@ -168,5 +165,6 @@ mod tests {
         let fields = status_fields(&Status::new(Code::Internal, Reason::Unspecified, text));
         assert!(fields.iter().all(|field| field.value.bytes().all(|byte| (b' '..0x7f).contains(&byte))));
         assert!(fields[1].value.len() <= 3 * MESSAGE_BYTES_MAX);
+        assert!(fields[2].value.len() <= 2 * MESSAGE_BYTES_MAX);
     }
 }

@@ -36,12 +36,13 @@ pub struct EdgeLimits {
     pub connection_bytes_max: usize,
     /// The same for all connections of a core, in bytes. 256 MiB.
     pub core_bytes_max: usize,
-    /// Streams that we reset and still remember. 64.
+    /// Streams that we reset and still remember, so that what was on its way is no error. 1024.
     pub reset_streams_max: usize,
     /// Streams that a client reset before they were looked at; at so many nothing is read until they are done
     /// with. 64.
     pub pending_reset_streams_max: usize,
-    /// Errors of a client that make us reset a stream; one more closes the connection. 256.
+    /// Errors of a client that make us reset a stream, less the calls that ended well since; one more closes
+    /// the connection. 256.
     pub error_resets_max: usize,
     /// Operations of one Pipeline that wait for their answer; more are not read. 1024.
     pub pipeline_operations_max: usize,
@@ -86,7 +87,7 @@ impl EdgeLimits {
         connection_send_bytes_max: 256 << 10,
         connection_bytes_max: 16 << 20,
         core_bytes_max: 256 << 20,
-        reset_streams_max: 64,
+        reset_streams_max: 1024,
         pending_reset_streams_max: 64,
         error_resets_max: 256,
         pipeline_operations_max: 1024,

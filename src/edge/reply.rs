@@ -77,6 +77,10 @@ impl Answers {
         while !frames.is_empty() {
             let room = poll_fn(|context| self.stream.poll_room(context)).await?;
             self.stream.data(&frames.split_to(room.min(frames.len())))?;
+            if !frames.is_empty() {
+                // Others that wait for room have their turn before the rest.
+                futures_lite::future::yield_now().await;
+            }
         }
         Ok(())
     }

@@ -34,6 +34,7 @@
 //! - Every failing status made here carries an [`Error`](v1::Error), so that a client can tell it from a
 //!   proxy's.
 //! - UNAVAILABLE is said of nothing that may have been executed.
+//! - A message is never longer than [`MESSAGE_BYTES_MAX`], whatever it quotes.
 
 use std::fmt;
 
@@ -41,6 +42,9 @@ use crate::kv::Refusal;
 use crate::route::call::{Failure, FailureKind};
 use crate::wire::v1;
 use crate::wire::v1::Reason;
+
+/// The most bytes of a message; what is longer is cut.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// gRPC's status codes, as far as they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +97,11 @@ impl Status {
     /// A status with a reason that a program can act on; [`Reason::Unspecified`] where the code says all.
     #[must_use]
     pub fn new(code: Code, reason: Reason, message: impl Into<String>) -> Self {
-        let error = v1::Error {
-            code: code as i32,
-            message: message.into(),
-            reason: reason as i32,
-            leader: 0,
-            retry_after_ms: 0,
-        };
+        let mut message = message.into();
+        // What it quotes a client chose: the fields of an answer have a size.
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        let error =
+            v1::Error { code: code as i32, message, reason: reason as i32, leader: 0, retry_after_ms: 0 };
         Self { code, error }
     }
 

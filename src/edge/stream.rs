@@ -47,7 +47,7 @@ pub(super) async fn serve<E: Env, S: Store>(
     let deadline = timeout.map(|timeout| edge.env().now() + timeout.min(limits.deadline_max));
     let messages = Messages::new(body, budget.clone(), limits.message_bytes_max);
     match method {
-        Method::Unary(unary) => serve_unary(&edge, unary, messages, reply, deadline).await,
+        Method::Unary(unary) => serve_unary(&edge, &budget, unary, messages, reply, deadline).await,
         Method::Scan => Box::pin(service::scan::serve(&edge, &budget, messages, reply, deadline)).await,
         Method::Pipeline => {
             Box::pin(service::pipeline::serve(&edge, &budget, messages, reply, deadline)).await
@@ -62,6 +62,7 @@ pub(super) async fn serve<E: Env, S: Store>(
 
 async fn serve_unary<E: Env, S: Store>(
     edge: &Edge<E, S>,
+    budget: &Budget,
     method: Unary,
     mut messages: Messages,
     mut reply: Reply,
@@ -83,7 +84,11 @@ async fn serve_unary<E: Env, S: Store>(
     };
     let answering = service::answer_unary(edge, method, message, deadline);
     match guard(edge.env(), limit, |context| reply.poll_gone(context), answering).await {
-        Guarded::Done(Ok(frame)) => reply.finish(frame).await,
+        Guarded::Done(Ok(frame)) => {
+            let _held = budget.hold(frame.len());
+            // An answer that the client does not take by then is dropped, and its stream with it.
+            guard(edge.env(), Some(deadline), |_| Poll::Pending, reply.finish(frame)).await;
+        }
         Guarded::Done(Err(status)) => reply.fail(&status),
         Guarded::Late => reply.fail(&Status::deadline_exceeded()),
         Guarded::Gone => {}

@@ -26,6 +26,10 @@ const BLOCK_PARTS_MAX: usize = 64;
 /// What a block of fields may have of the bytes that its fields may count, before it is cut off: below it, a
 /// client that says too much is told so.
 const BLOCKS_PER_LIST_MAX: usize = 4;
+/// Settings of one turn that change the windows of all streams: each goes through all of them.
+const CHANGES_PER_TURN_MAX: usize = 64;
+/// Where a frame's head has its flags.
+const FLAGS_AT: usize = 4;
 /// The last stream, where none is excluded.
 const LAST_OF_ALL: u32 = 0x7fff_ffff;
 /// What the client is asked for a sign of life with.
@@ -97,10 +101,12 @@ pub(in crate::edge) struct Session {
     /// Streams that we ended by force.
     reset: VecDeque<u32>,
     /// Errors of the client that cost a stream.
-    errors: usize,
+    pub(super) errors: usize,
     has_ponged: bool,
     /// The client holds itself to our settings.
     is_acknowledged: bool,
+    /// Settings of this turn that changed the windows of all streams.
+    changes: usize,
 }
 
 impl Session {
@@ -138,6 +144,7 @@ impl Session {
             errors: 0,
             has_ponged: false,
             is_acknowledged: false,
+            changes: 0,
             limits,
         }
     }
@@ -153,6 +160,12 @@ impl Session {
         self.phase != Phase::Over
             && self.out.len() < 2 * self.limits.connection_send_bytes_max
             && self.streams.unseen() < self.limits.pending_reset_streams_max
+            && self.changes < CHANGES_PER_TURN_MAX
+    }
+
+    /// A turn of the connection's task begins.
+    pub(in crate::edge) fn begin_turn(&mut self) {
+        self.changes = 0;
     }
 
     /// Whether the connection may be closed once `out` is written.
@@ -184,7 +197,11 @@ impl Session {
     pub(in crate::edge) fn end(&mut self, code: Code) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
-            self.write_go_away(self.last, code);
+            let last = match self.going {
+                Going::Heard { last } => last,
+                Going::No | Going::Told => self.last,
+            };
+            self.write_go_away(last, code);
         }
         self.lose();
     }
@@ -198,6 +215,8 @@ impl Session {
     /// What was in `out` has been written: who waited for room may go on.
     pub(in crate::edge) fn written(&mut self) {
         self.out.clear();
+        // A burst of answers leaves no buffer of its size for good.
+        self.out.shrink_to(2 * self.limits.connection_send_bytes_max);
         self.wake_waiting();
     }
 
@@ -266,12 +285,13 @@ impl Session {
     /// DATA: a part of a body. Its padding counts for the windows as well.
     fn receive_data(&mut self, head: Head, payload: &[u8]) -> Result<(), Code> {
         self.check_begun(head)?;
+        let is_beyond = self.is_beyond(head.stream);
         let len = u32::try_from(head.len).map_err(|_| Code::FrameSize)?;
         self.receive_window = self.receive_window.checked_sub(len).ok_or(Code::FlowControl)?;
         let data = unpadded(head, payload)?;
         let (mut unwanted, mut fault) = (len, None);
         match self.streams.get_mut(head.stream).filter(|stream| !stream.is_gone) {
-            None if self.reset.contains(&head.stream) => {}
+            None if is_beyond || self.reset.contains(&head.stream) => {}
             None => fault = Some(Code::StreamClosed),
             Some(stream) if stream.is_received => fault = Some(Code::StreamClosed),
             Some(stream) if stream.receive_window < len => fault = Some(Code::FlowControl),
@@ -354,7 +374,7 @@ impl Session {
             return self.take_trailers(id, &fields, ends_stream);
         }
         self.last = id;
-        if matches!(self.going, Going::Heard { last } if id > last) {
+        if self.is_beyond(id) {
             return Ok(());
         }
         if self.streams.open() >= self.limits.streams_max as usize {
@@ -383,7 +403,8 @@ impl Session {
     /// Fields of a stream that has begun: gRPC's requests have no trailers, so they say nothing but the end.
     fn take_trailers(&mut self, id: u32, fields: &RequestFields, ends_stream: bool) -> Result<(), Code> {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.is_gone) else {
-            return if self.reset.contains(&id) { Ok(()) } else { Err(Code::StreamClosed) };
+            let is_ignored = self.is_beyond(id) || self.reset.contains(&id);
+            return if is_ignored { Ok(()) } else { Err(Code::StreamClosed) };
         };
         if stream.is_received {
             return self.fail_stream(id, Code::StreamClosed);
@@ -414,9 +435,18 @@ impl Session {
             return if payload.is_empty() { Ok(()) } else { Err(Code::FrameSize) };
         }
         let (settings, []) = payload.as_chunks::<6>() else { return Err(Code::FrameSize) };
+        let mut window = self.stream_window;
         for [name_1, name_0, value @ ..] in settings {
-            self.take_setting(u16::from_be_bytes([*name_1, *name_0]), u32::from_be_bytes(*value))?;
+            match (u16::from_be_bytes([*name_1, *name_0]), u32::from_be_bytes(*value)) {
+                (frame::SETTING_WINDOW, value) if i64::from(value) > WINDOW_BYTES_MAX => {
+                    return Err(Code::FlowControl);
+                }
+                // Of several the last one counts.
+                (frame::SETTING_WINDOW, value) => window = i64::from(value),
+                (name, value) => self.take_setting(name, value)?,
+            }
         }
+        self.take_window(window)?;
         Head { len: 0, kind: Kind::Settings, flags: frame::ACK, stream: 0 }.write(&mut self.out);
         if self.phase == Phase::Greeting {
             self.phase = Phase::Open;
@@ -424,20 +454,11 @@ impl Session {
         Ok(())
     }
 
-    /// One setting. A new window for streams changes those that are open by the difference, below zero too.
+    /// One setting but that of the windows.
     fn take_setting(&mut self, name: u16, value: u32) -> Result<(), Code> {
         match name {
             frame::SETTING_TABLE_BYTES => self.fields.limit_table(value as usize),
             frame::SETTING_PUSH if value > 1 => return Err(Code::Protocol),
-            frame::SETTING_WINDOW => {
-                let window = i64::from(value);
-                let more = window - self.stream_window;
-                self.stream_window = window;
-                let is_within = self.streams.add_to_windows(more, WINDOW_BYTES_MAX);
-                if window > WINDOW_BYTES_MAX || !is_within {
-                    return Err(Code::FlowControl);
-                }
-            }
             frame::SETTING_PAYLOAD_MAX if value < frame::PAYLOAD_BYTES_MAX as u32 || value >= 1 << 24 => {
                 return Err(Code::Protocol);
             }
@@ -445,6 +466,18 @@ impl Session {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A new window for streams changes those that are open by the difference, below zero too.
+    fn take_window(&mut self, window: i64) -> Result<(), Code> {
+        let more = window - self.stream_window;
+        self.stream_window = window;
+        if more == 0 || self.streams.is_empty() {
+            return Ok(());
+        }
+        self.changes += 1;
+        let is_within = self.streams.add_to_windows(more, WINDOW_BYTES_MAX);
+        if is_within { Ok(()) } else { Err(Code::FlowControl) }
     }
 
     /// PING, which comes back with the same eight bytes; or one of ours that has come back.
@@ -510,6 +543,11 @@ impl Session {
         if has_begun { Ok(()) } else { Err(Code::Protocol) }
     }
 
+    /// Whether a stream began after the client had heard that we go away: whatever comes of it is ignored.
+    fn is_beyond(&self, id: u32) -> bool {
+        matches!(self.going, Going::Heard { last } if id > last)
+    }
+
     /// Ends a stream by force. A client that makes too many errors loses its connection.
     fn fail_stream(&mut self, id: u32, code: Code) -> Result<(), Code> {
         self.errors += usize::from(code != Code::NoError);
@@ -529,19 +567,32 @@ impl Session {
         self.reset.push_back(id);
     }
 
+    /// Spells a block of fields: in as many frames as it takes.
     pub(super) fn write_head_frame(
         &mut self,
         id: u32,
         is_last: bool,
         spell: impl FnOnce(&mut FieldWriter, &mut Vec<u8>),
     ) {
-        let flags = frame::END_HEADERS | if is_last { frame::END_STREAM } else { 0 };
+        let mut flags = if is_last { frame::END_STREAM } else { 0 };
         let begin = self.out.len();
         Head { len: 0, kind: Kind::Headers, flags, stream: id }.write(&mut self.out);
         spell(&mut self.fields, &mut self.out);
         let len = self.out.len() - begin - frame::HEAD_BYTES;
-        assert!(len <= frame::PAYLOAD_BYTES_MAX, "fields of {len} bytes");
-        self.out[begin..begin + 3].copy_from_slice(&(len as u32).to_be_bytes()[1..]);
+        if len <= frame::PAYLOAD_BYTES_MAX {
+            self.out[begin..begin + 3].copy_from_slice(&(len as u32).to_be_bytes()[1..]);
+            self.out[begin + FLAGS_AT] |= frame::END_HEADERS;
+            return;
+        }
+        let block = self.out.split_off(begin + frame::HEAD_BYTES);
+        self.out.truncate(begin);
+        let (mut kind, count) = (Kind::Headers, block.len().div_ceil(frame::PAYLOAD_BYTES_MAX));
+        for (at, part) in block.chunks(frame::PAYLOAD_BYTES_MAX).enumerate() {
+            flags |= if at + 1 == count { frame::END_HEADERS } else { 0 };
+            Head { len: part.len(), kind, flags, stream: id }.write(&mut self.out);
+            self.out.extend_from_slice(part);
+            (kind, flags) = (Kind::Continuation, 0);
+        }
     }
 
     fn write_ping(&mut self, flags: u8, payload: [u8; 8]) {

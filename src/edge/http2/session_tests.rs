@@ -199,6 +199,52 @@ fn going_away_waits_for_the_client_to_hear_of_it() {
 }
 
 #[test]
+fn what_begins_after_the_farewell_is_ignored() {
+    let mut session = session(EdgeLimits::DEFAULT, &[]);
+    take(&mut session, &[request(1, frame::END_STREAM)]);
+    session.go_away();
+    let told = said(&mut session);
+    take(&mut session, &[spelt(Kind::Ping, frame::ACK, 0, &told[1].2), request(3, 0)]);
+    session.written();
+    for _ in 0..300 {
+        take(&mut session, &[data(3, 0, 10)]);
+    }
+    take(&mut session, &[request(3, frame::END_STREAM)]);
+    assert_eq!(said(&mut session), []);
+    session.end(Code::NoError);
+    assert_eq!(said(&mut session), [(Kind::GoAway, 0, [0, 0, 0, 1, 0, 0, 0, 0].to_vec())]);
+}
+
+#[test]
+fn fields_that_fill_no_frame_are_continued() {
+    let mut session = session(EdgeLimits::DEFAULT, &[]);
+    take(&mut session, &[request(1, frame::END_STREAM)]);
+    let long = super::answers::Field { name: "grpc-message", value: "x".repeat(40_000) };
+    session.send_failure(1, &[long]);
+    let said = said(&mut session);
+    let kinds: Vec<Kind> = said.iter().map(|(kind, ..)| *kind).collect();
+    assert_eq!(kinds, [Kind::Headers, Kind::Continuation, Kind::Continuation]);
+    assert!(said.iter().map(|(.., payload)| payload.len()).sum::<usize>() > 40_000);
+}
+
+#[test]
+fn a_turn_changes_windows_so_often() {
+    let mut session = session(EdgeLimits::DEFAULT, &[]);
+    take(&mut session, &[request(1, 0)]);
+    let change = |window: u32| {
+        let mut out = Vec::new();
+        frame::write_settings(&[(frame::SETTING_WINDOW, 5), (frame::SETTING_WINDOW, window)], &mut out);
+        out
+    };
+    let flood: Vec<u8> = (0..100).flat_map(|at| change(100 + at)).collect();
+    let taken = session.receive(&flood, &mut Vec::new());
+    assert_eq!(taken, 64 * (9 + 12), "then the others have their turn");
+    session.begin_turn();
+    assert_eq!(session.receive(&flood[taken..], &mut Vec::new()), 36 * (9 + 12));
+    assert_eq!(session.poll_room(1, &mut context()), Poll::Ready(Ok(199)));
+}
+
+#[test]
 fn requests_taken_back_before_anybody_looks_have_a_limit() {
     let limits = EdgeLimits { pending_reset_streams_max: 3, ..EdgeLimits::DEFAULT };
     let mut session = session(limits, &[]);

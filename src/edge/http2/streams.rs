@@ -158,12 +158,14 @@ impl Streams {
 
     /// The client's window for every stream has changed by so much; whether each is still one.
     pub(super) fn add_to_windows(&mut self, more: i64, window_max: i64) -> bool {
+        let mut are_within = true;
         for stream in self.by_id.values_mut() {
             stream.send_window += more;
+            are_within &= stream.send_window <= window_max;
             if more > 0 {
                 stream.wake();
             }
         }
-        self.by_id.values().all(|stream| stream.send_window <= window_max)
+        are_within
     }
 }
