@@ -106,6 +106,22 @@ impl Command {
             | Self::Expire { session, .. } => Some(*session),
         }
     }
+
+    /// The key that the command changes, where it is just one.
+    #[must_use]
+    pub fn key(&self) -> Option<&Bytes> {
+        match self {
+            Self::Write {
+                write: Write::Put { key, .. } | Write::Append { key, .. } | Write::Delete { key, .. },
+                ..
+            } => Some(key),
+            Self::Write { write: Write::Txn(_), .. }
+            | Self::OpenSession { .. }
+            | Self::KeepAlive { .. }
+            | Self::CloseSession { .. }
+            | Self::Expire { .. } => None,
+        }
+    }
 }
 
 /// A change of keys: one atomic step.

@@ -39,6 +39,17 @@ pub enum Query {
     Txn(ReadTxn),
 }
 
+impl Query {
+    /// The key that is read, where it is just one.
+    #[must_use]
+    pub fn key(&self) -> Option<&Bytes> {
+        match self {
+            Self::Get { key } => Some(key),
+            Self::Scan { .. } | Self::Txn(_) => None,
+        }
+    }
+}
+
 /// What a Scan brings of each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScanKeys {

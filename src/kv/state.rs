@@ -163,6 +163,12 @@ impl State {
         Some(Applied { revision: at, answer: Answer::Put { succeeded: true, previous: None, version } })
     }
 
+    /// Has the processor fetch what commands and queries of these keys will need, where they are next: so
+    /// their waits for memory overlap. It changes nothing.
+    pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a Bytes> + Clone) {
+        self.store.warm(keys.map(|key| &key[..]));
+    }
+
     /// Applies an entry that is no command: a new leader's no-op, or one of Raft's own.
     pub fn apply_noop(&mut self, index: Index) {
         self.advance(index);

@@ -139,6 +139,14 @@ impl Store {
         Some(version)
     }
 
+    /// Has the processor fetch what the memtables have of these keys, soon to be read or changed.
+    pub(super) fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]> + Clone) {
+        if let Some(frozen) = &self.frozen {
+            frozen.warm(keys.clone());
+        }
+        self.memtable.warm(keys);
+    }
+
     /// Whether a memtable knows a key, so that what the table has of it does not count.
     pub(super) fn hides(&self, key: &[u8]) -> bool {
         let frozen = self.frozen.as_ref();

@@ -8,6 +8,8 @@
 //! Invariant: a waiter is answered from the entry that was applied at its index, and only where that is the
 //! very entry (index and term) that was proposed for it.
 
+use std::collections::VecDeque;
+
 use crate::env::Env;
 use crate::ids::{Index, Term};
 use crate::kv::table::{Block, BlockHandle};
@@ -26,8 +28,19 @@ use crate::shard::table::TableReadError;
 /// How many entries behind one that waits for blocks are looked at for theirs.
 const LOOK_AHEAD_ENTRIES_MAX: u64 = 256;
 
+/// How many entries are decoded before the first of them is applied, so that their keys are fetched from
+/// memory together.
+const DECODED_AHEAD_MAX: u64 = 64;
+
 /// How many blocks are asked for at once, unless one entry needs more.
 const LOOK_AHEAD_BLOCKS_MAX: usize = 64;
+
+/// The command of an entry.
+struct Decoded {
+    index: Index,
+    term: Term,
+    command: Command,
+}
 
 /// How far the application of an entry came.
 enum Applying {
@@ -40,6 +53,7 @@ enum Applying {
 impl<E: Env> Replica<E> {
     /// Applies what is committed and at hand, up to the limit of one turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
+        let mut ahead = VecDeque::new();
         for _ in 0..turn.config.limits.apply_entries_max {
             let next = self.state.applied().next();
             if next > self.committed || self.is_loading() || self.is_held_back(next, turn.config) {
@@ -50,7 +64,10 @@ impl<E: Env> Replica<E> {
                 self.fetch_for_apply(next, turn);
                 break;
             };
-            match self.apply_entry(&entry, turn) {
+            if ahead.is_empty() {
+                ahead = self.decode_ahead(next);
+            }
+            match self.apply_entry(&entry, ahead.pop_front(), turn) {
                 Ok(Applying::Done) => self.keep_digest(),
                 Ok(Applying::Loading) => break,
                 Err(source) => {
@@ -210,16 +227,41 @@ impl<E: Env> Replica<E> {
         }
     }
 
+    /// The commands that are applied next, as far as they are at hand; their keys are on their way from
+    /// memory.
+    fn decode_ahead(&self, next: Index) -> VecDeque<Decoded> {
+        let last = self.committed.0.min(next.0 + DECODED_AHEAD_MAX - 1);
+        let decoded = (next.0..=last).map_while(|index| {
+            let entry = self.at_hand(Index(index)).filter(|entry| !entry.data.is_empty())?;
+            let command = Command::decode(entry.data.clone()).ok()?;
+            Some(Decoded { index: entry.index, term: entry.term, command })
+        });
+        let decoded: VecDeque<Decoded> = decoded.collect();
+        if decoded.len() > 1 {
+            self.state.warm(decoded.iter().filter_map(|decoded| decoded.command.key()));
+        }
+        decoded
+    }
+
     /// Applies the next entry. One that is no command of this version cannot be left out either: the replicas
     /// would differ.
-    fn apply_entry(&mut self, entry: &Entry, turn: &mut Turn<'_>) -> Result<Applying, kv::DecodeError> {
+    fn apply_entry(
+        &mut self,
+        entry: &Entry,
+        decoded: Option<Decoded>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Applying, kv::DecodeError> {
         assert_eq!(entry.index, self.state.applied().next(), "shard {}: entries apply in order", self.shard);
         if entry.data.is_empty() {
             self.state.apply_noop(entry.index);
             self.answer_other(entry.index, entry.term, turn);
             return Ok(Applying::Done);
         }
-        let command = Command::decode(entry.data.clone())?;
+        let decoded = decoded.filter(|decoded| (decoded.index, decoded.term) == (entry.index, entry.term));
+        let command = match decoded {
+            Some(decoded) => decoded.command,
+            None => Command::decode(entry.data.clone())?,
+        };
         let pinned = self.stuck.take().map(|stuck| stuck.pinned).unwrap_or_default();
         if let Some(applied) = self.state.overwrite(entry.index, &command) {
             self.changes.add(entry.cost_bytes());

@@ -352,9 +352,7 @@ impl<E: Env> Replica<E> {
         self.committed = ready.commit;
         let (applied, commit) = (self.state.applied(), self.committed);
         assert!(applied <= commit, "shard {}: applied {applied} of {commit} committed", self.shard);
-        for read in ready.reads {
-            self.read_index_known(read, turn);
-        }
+        self.read_indexes_known(ready.reads, turn);
         for token in ready.reads_lost {
             self.read_lost(token, turn);
         }

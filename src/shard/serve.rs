@@ -113,8 +113,15 @@ impl<E: Env> Replica<E> {
         }
     }
 
-    /// A quorum has confirmed a read's index.
-    pub(crate) fn read_index_known(&mut self, read: ReadState, turn: &mut Turn<'_>) {
+    /// A quorum has confirmed the indexes of these reads.
+    pub(crate) fn read_indexes_known(&mut self, reads: Vec<ReadState>, turn: &mut Turn<'_>) {
+        self.state.warm(reads.iter().filter_map(|read| self.reads.get(&read.token)?.query.key()));
+        for read in reads {
+            self.read_index_known(read, turn);
+        }
+    }
+
+    fn read_index_known(&mut self, read: ReadState, turn: &mut Turn<'_>) {
         let Some(waiter) = self.reads.remove(&read.token) else { return };
         if self.state.applied() >= read.index || turn.config.is_planted(PlantedBug::ReadBeforeApplied) {
             self.answer_query(waiter, turn);
@@ -133,6 +140,8 @@ impl<E: Env> Replica<E> {
 
     /// Answers the reads whose index is applied by now.
     pub(crate) fn answer_ready_reads(&mut self, turn: &mut Turn<'_>) {
+        let ready = self.reads_ready.range(..=(self.state.applied(), u64::MAX));
+        self.state.warm(ready.filter_map(|(_, waiter)| waiter.query.key()));
         while let Some(first) = self.reads_ready.first_entry() {
             if first.key().0 > self.state.applied() {
                 return;
