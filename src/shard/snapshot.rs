@@ -331,7 +331,7 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
     let warming = Warming::new(Rc::clone(&job.cache), index_below.clone());
     let mut merge = Merge::new(job.frozen.clone(), index_below, job.salt);
     let mut turn = MergeTurn::new(env, &job.settings);
-    let mut checksum = 0;
+    let (mut checksum, mut buf) = (0, None);
     loop {
         match merge.step(SLICE_BYTES).map_err(Failure::Merge)? {
             MergeStep::Again => turn.merged(SLICE_BYTES).await,
@@ -347,7 +347,7 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
                     checksum = last_page_checksum(&chunk);
                     job.written.set(job.written.get() + chunk.bytes.len() as u64);
                     warming.take(&chunk);
-                    turn.other(write_chunk(env, &file, chunk)).await.map_err(failed)?;
+                    turn.other(write_chunk(env, &file, chunk, &mut buf)).await.map_err(failed)?;
                 }
             }
             MergeStep::Done => break,
@@ -405,10 +405,19 @@ fn last_page_checksum(chunk: &Chunk<'_>) -> u64 {
     footer_checksum(&chunk.bytes[page..])
 }
 
-async fn write_chunk<E: Env>(env: &E, file: &E::File, chunk: Chunk<'_>) -> io::Result<()> {
-    let mut buf = env.buf(chunk.bytes.len());
-    buf.as_mut().copy_from_slice(chunk.bytes);
-    file.write_at(Rc::new(buf), chunk.offset).await
+/// Writes a chunk, from the buffer of the one before where that is as long: new memory costs more than what is
+/// written from it, page by page.
+async fn write_chunk<E: Env>(
+    env: &E,
+    file: &E::File,
+    chunk: Chunk<'_>,
+    buf: &mut Option<Rc<E::Buf>>,
+) -> io::Result<()> {
+    let before = buf.take().and_then(Rc::into_inner);
+    let before = before.filter(|before| before.as_ref().len() == chunk.bytes.len());
+    let mut filled = before.unwrap_or_else(|| env.buf(chunk.bytes.len()));
+    filled.as_mut().copy_from_slice(chunk.bytes);
+    file.write_at(Rc::clone(buf.insert(Rc::new(filled))), chunk.offset).await
 }
 
 #[cfg(test)]
