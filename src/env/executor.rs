@@ -15,7 +15,7 @@ use std::{fmt, io, thread};
 use ::glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use crate::env::BLOCK_BYTES;
-use crate::env::os::{cpu, process};
+use crate::env::os::{cpu, process, uring};
 
 /// What one process may lock in memory unless told otherwise.
 const LOCKED_MEMORY_BYTES: usize = 8 << 20;
@@ -85,13 +85,14 @@ impl ExecutorOptions {
             CorePlacement::Pinned(cpu) => Placement::Fixed(cpu),
             CorePlacement::Anywhere => Placement::Unbound,
         };
-        LocalExecutorBuilder::new(placement)
+        let builder = LocalExecutorBuilder::new(placement)
             .name(&self.name)
             .io_memory(self.io_memory_bytes())
             .ring_depth(self.ring_depth)
-            .spin_before_park(self.spin)
-            .make()
-            .map_err(|error| ExecutorError::of_placed(error, self.placement))
+            .spin_before_park(self.spin);
+        // One that spins looks at its rings without entering the kernel.
+        let made = if self.spin.is_zero() { uring::calmly(|| builder.make()) } else { builder.make() };
+        made.map_err(|error| ExecutorError::of_placed(error, self.placement))
     }
 }
 

@@ -405,8 +405,8 @@ fn last_page_checksum(chunk: &Chunk<'_>) -> u64 {
     footer_checksum(&chunk.bytes[page..])
 }
 
-/// Writes a chunk, from the buffer of the one before where that is as long: new memory costs more than what is
-/// written from it, page by page.
+/// Writes a chunk, from the buffer of the one before where that is as long: new memory costs more, page by
+/// page, than what is written from it.
 async fn write_chunk<E: Env>(
     env: &E,
     file: &E::File,

@@ -63,3 +63,16 @@ fn abort_on_panic() {
         std::process::abort();
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use distribkv::env::os::uring;
+
+    /// The linker has to have done its part: without it the flags are silently not there.
+    #[test]
+    fn executors_have_rings_that_do_not_interrupt_them() {
+        let flags = uring::SETUP_COOP_TASKRUN | uring::SETUP_SINGLE_ISSUER;
+        assert_eq!(uring::calmly(uring::probe).expect("the tests need io_uring"), flags);
+        assert_eq!(uring::probe().expect("the tests need io_uring"), 0, "it ends with what was to be calm");
+    }
+}

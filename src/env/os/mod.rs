@@ -7,7 +7,7 @@
 //! - [`process`] ends with its parent, asks others to end, and knows what this one may use.
 //! - [`signal`] turns the signals that ask to stop into something that a task waits for.
 //! - [`time`] is the local time of day.
-//! - [`uring`] asks whether io_uring may be used.
+//! - [`uring`] asks whether io_uring may be used, and says how rings are set up.
 
 #![allow(unsafe_code, reason = "this is the place for it: each block says why it is sound")]
 

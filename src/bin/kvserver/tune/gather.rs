@@ -57,7 +57,7 @@ fn load_milli(line: &str) -> Option<u64> {
 
 fn io_uring() -> IoUring {
     match uring::probe() {
-        Ok(()) => IoUring::Works,
+        Ok(_) => IoUring::Works,
         Err(error) => IoUring::Refused {
             error: error.to_string(),
             disabled: number("/proc/sys/kernel/io_uring_disabled"),
