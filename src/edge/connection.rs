@@ -5,7 +5,7 @@
 //!     │            │  idle too long,         ▲
 //!     │            │  or the core drains     │ no stream is left, or the drain's deadline
 //!     └────────────┴─────────────────────────┘
-//!       too slow, or no answer to a ping
+//!       too slow, or silent after a ping
 //! ```
 //!
 //! Invariants:
@@ -78,7 +78,7 @@ impl<E: Env> Drop for ActiveStream<E> {
 enum Keepalive {
     /// To be asked next at this time.
     Rests(Instant),
-    /// It was asked; the answer is due at this time.
+    /// It was asked; something is to have come by this time.
     Waits(Instant),
 }
 
@@ -99,6 +99,8 @@ struct Wire<IO> {
     received: usize,
     /// How much of what goes out the socket has taken.
     written: usize,
+    /// Something came since this was last asked.
+    has_heard: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
@@ -109,6 +111,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         ready!(Pin::new(&mut self.io).poll_read(context, &mut room))?;
         let read = room.filled().len();
         self.received += read;
+        self.has_heard |= read > 0;
         Poll::Ready(Ok(if read == 0 { Read::End } else { Read::Some }))
     }
 
@@ -170,7 +173,7 @@ where
         let drain: &Drain = &edge.inner.drain;
         let input_bytes = READ_BYTES_MIN.max(HEAD_BYTES + limits.frame_bytes_max as usize);
         Self {
-            wire: Wire { io, input: vec![0; input_bytes].into(), received: 0, written: 0 },
+            wire: Wire { io, input: vec![0; input_bytes].into(), received: 0, written: 0, has_heard: false },
             channel: Channel::new(Session::new(limits)),
             opened: Vec::new(),
             budget: edge.inner.budget.connection(limits.connection_bytes_max),
@@ -289,16 +292,18 @@ where
         Poll::Pending
     }
 
-    /// Asks whether the client is there, when it is time; whether the connection may go on.
+    /// Asks whether the client is there, when it has been silent for long; whether the connection may go on.
+    /// Whatever comes is a sign of life: the answer itself may be far behind in what the client has to say.
     fn keep_alive(&mut self, now: Instant) -> bool {
         let limits = *self.edge.limits();
         let mut session = self.channel.session();
         match self.keepalive {
-            Keepalive::Waits(_) if session.take_pong() => {
+            Keepalive::Rests(due) | Keepalive::Waits(due) if now < due => {}
+            Keepalive::Rests(_) | Keepalive::Waits(_) if std::mem::take(&mut self.wire.has_heard) => {
                 self.keepalive = Keepalive::Rests(now + limits.keepalive_interval);
             }
-            Keepalive::Waits(due) => return now < due,
-            Keepalive::Rests(due) if now < due || !session.is_greeted() => {}
+            Keepalive::Waits(_) => return false,
+            Keepalive::Rests(_) if !session.is_greeted() => {}
             Keepalive::Rests(_) => {
                 session.ask();
                 self.keepalive = Keepalive::Waits(now + limits.keepalive_timeout);

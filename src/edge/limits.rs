@@ -61,9 +61,10 @@ pub struct EdgeLimits {
     pub handshake_timeout: Duration,
     /// How long a connection without a stream is kept. 15 min.
     pub idle_timeout: Duration,
-    /// How often a connection is asked whether it is still there. 30 s.
+    /// A connection that was silent for so long, and at most twice as long, is asked whether it is still
+    /// there. 30 s.
     pub keepalive_interval: Duration,
-    /// How long its answer may take. 20 s.
+    /// How long it may be silent after that. 20 s.
     pub keepalive_timeout: Duration,
     /// The time for a unary call, an operation of a Pipeline or a page of a Scan whose client gave none. 10
     /// s.

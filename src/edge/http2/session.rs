@@ -102,7 +102,6 @@ pub(in crate::edge) struct Session {
     reset: VecDeque<u32>,
     /// Errors of the client that cost a stream.
     pub(super) errors: usize,
-    has_ponged: bool,
     /// The client holds itself to our settings.
     is_acknowledged: bool,
     /// Settings of this turn that changed the windows of all streams.
@@ -142,7 +141,6 @@ impl Session {
             waiting: Vec::new(),
             reset: VecDeque::new(),
             errors: 0,
-            has_ponged: false,
             is_acknowledged: false,
             changes: 0,
             limits,
@@ -177,11 +175,6 @@ impl Session {
     /// Asks the client for a sign of life.
     pub(in crate::edge) fn ask(&mut self) {
         self.write_ping(0, KEEPALIVE_PING);
-    }
-
-    /// Whether the client gave one since this was last asked.
-    pub(in crate::edge) fn take_pong(&mut self) -> bool {
-        std::mem::take(&mut self.has_ponged)
     }
 
     /// Tells the client to begin no more. Streams that it begins before it has heard of it are served.
@@ -490,7 +483,6 @@ impl Session {
             self.write_ping(frame::ACK, payload);
             return Ok(());
         }
-        self.has_ponged |= payload == KEEPALIVE_PING;
         if payload == GOING_PING && self.going == Going::Told {
             self.going = Going::Heard { last: self.last };
             self.write_go_away(self.last, Code::NoError);
