@@ -32,3 +32,27 @@ fn any_bytes_are_a_sign_of_life() {
     }
     conn.serves(1);
 }
+
+/// A farewell soon after a connection has nothing to do, and a call takes longer than the client has for it.
+fn soon_idle() -> EdgeLimits {
+    EdgeLimits {
+        idle_timeout: Duration::from_millis(50),
+        handshake_timeout: Duration::from_millis(300),
+        deadline_default: Duration::from_millis(1000),
+        ..EdgeLimits::DEFAULT
+    }
+}
+
+#[test]
+fn a_call_that_crosses_a_farewell_has_its_time() {
+    let edge = TestEdge::start_with(soon_idle());
+    let mut conn = Conn::open(&edge);
+    conn.until("a farewell", |conn| conn.goaway.is_some());
+    // It was on its way before the client knew; and then the client is long silent.
+    conn.send(get(1, "slow:x"));
+    std::thread::sleep(8 * PAUSE);
+    let answer = conn.answer(1);
+    assert!(answer.is_trailers_only("2"), "{answer:?}");
+    assert_eq!(conn.close_code(), None);
+    assert_eq!(conn.goaway, Some((1, NO_ERROR)));
+}

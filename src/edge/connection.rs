@@ -3,7 +3,8 @@
 //! ```text
 //! greeting ──► serving ──► going away ──► closed
 //!     │            │  idle too long,         ▲
-//!     │            │  or the core drains     │ no stream is left, or the drain's deadline
+//!     │            │  or the core drains     │ the client has heard of it and no stream is left,
+//!     │            │                         │ or the drain's deadline
 //!     └────────────┴─────────────────────────┘
 //!       too slow, or silent after a ping
 //! ```
@@ -158,6 +159,9 @@ struct Driver<IO, E: Env, S: Store> {
     drain_begun: Option<DrainBegun>,
     /// By when the client has to have said its first words.
     greeting_due: Instant,
+    /// By when the client has to have heard that an idle connection goes away.
+    farewell_due: Option<Instant>,
+    /// The drain's deadline.
     cutoff: Option<Instant>,
 }
 
@@ -182,6 +186,7 @@ where
             timer: Box::pin(edge.env().sleep(limits.handshake_timeout.min(limits.keepalive_interval))),
             drain_begun: Some(drain.begun()),
             greeting_due: now + limits.handshake_timeout,
+            farewell_due: None,
             cutoff: None,
             edge,
         }
@@ -253,20 +258,14 @@ where
         let Some(begun) = &mut self.drain_begun else { return };
         let Poll::Ready(deadline) = Pin::new(begun).poll(context) else { return };
         self.drain_begun = None;
-        self.go_away(deadline);
-    }
-
-    /// Tells the client to send no more; streams that are open end by themselves, or at the deadline. A
-    /// client that has not said yet what it is has none.
-    fn go_away(&mut self, deadline: Instant) {
-        let cutoff = self.cutoff.map_or(deadline, |earlier| earlier.min(deadline));
+        self.cutoff = Some(deadline);
         let mut session = self.channel.session();
+        // Streams that are open end by themselves, or at the deadline; before the greeting there are none.
         match session.is_greeted() {
             true => session.go_away(),
             false => session.end(Code::NoError),
         }
         drop(session);
-        self.cutoff = Some(cutoff);
         self.set_timer(self.edge.env().now());
     }
 
@@ -312,29 +311,39 @@ where
         true
     }
 
+    /// Says farewell to a client that has no stream for long. A call that crosses the farewell has its time
+    /// as any other; what begins after the client has heard of it, or has had the time to, is not looked at.
     fn end_idleness(&mut self, now: Instant) {
-        let idle_since = self.activity.last_end.get();
-        let is_idle =
-            self.activity.streams.get() == 0 && now.since(idle_since) >= self.edge.limits().idle_timeout;
-        if is_idle && self.cutoff.is_none() {
-            self.go_away(now + self.edge.limits().handshake_timeout);
+        let mut session = self.channel.session();
+        if self.farewell_due.is_some_and(|due| due <= now) {
+            self.farewell_due = None;
+            session.part();
+        } else if self.idle_due().is_some_and(|due| due <= now) && session.is_greeted() && !session.is_going()
+        {
+            session.go_away();
+            self.farewell_due = Some(now + self.edge.limits().handshake_timeout);
         }
+    }
+
+    /// When a connection without a stream has none for too long.
+    fn idle_due(&self) -> Option<Instant> {
+        let is_idle = self.activity.streams.get() == 0;
+        is_idle.then(|| self.activity.last_end.get() + self.edge.limits().idle_timeout)
     }
 
     /// Sleeps until the next time at which something may have to be done.
     fn set_timer(&mut self, now: Instant) {
-        let limits = self.edge.limits();
-        let keepalive_due = match self.keepalive {
+        let session = self.channel.session();
+        let own_due = match self.keepalive {
+            Keepalive::Rests(_) if !session.is_greeted() => self.greeting_due,
             Keepalive::Rests(due) | Keepalive::Waits(due) => due,
         };
-        let idle_due = match self.activity.streams.get() {
-            0 => self.activity.last_end.get() + limits.idle_timeout,
-            _ => now + limits.idle_timeout,
-        };
-        let due = match self.channel.session().is_greeted() {
-            true => keepalive_due.min(self.cutoff.unwrap_or(idle_due)),
-            false => self.greeting_due.min(self.cutoff.unwrap_or(self.greeting_due)),
-        };
+        // A connection with streams is looked at again when it may have been idle for long.
+        let idle_due = self.idle_due().unwrap_or(now + self.edge.limits().idle_timeout);
+        let idle_due = (session.is_greeted() && !session.is_going()).then_some(idle_due);
+        let dues = [self.cutoff, self.farewell_due, idle_due];
+        let due = dues.into_iter().flatten().fold(own_due, Instant::min);
+        drop(session);
         let wait = due.since(now).max(Duration::from_millis(1));
         self.timer = Box::pin(self.edge.env().sleep(wait));
     }

@@ -68,7 +68,7 @@ enum Going {
     No,
     /// The client was told; it says when it has heard of it.
     Told,
-    /// It has heard; streams above this one are not looked at.
+    /// It has heard, or has had the time to; streams above this one are not looked at.
     Heard {
         last: u32,
     },
@@ -183,6 +183,19 @@ impl Session {
             self.going = Going::Told;
             self.write_go_away(LAST_OF_ALL, Code::NoError);
             self.write_ping(0, GOING_PING);
+        }
+    }
+
+    /// Whether the client was told to begin no more.
+    pub(in crate::edge) fn is_going(&self) -> bool {
+        self.going != Going::No
+    }
+
+    /// The client has heard that we go away, or has had the time to: what it begins from now on is ignored.
+    pub(in crate::edge) fn part(&mut self) {
+        if self.going == Going::Told && self.phase != Phase::Over {
+            self.going = Going::Heard { last: self.last };
+            self.write_go_away(self.last, Code::NoError);
         }
     }
 
@@ -483,9 +496,8 @@ impl Session {
             self.write_ping(frame::ACK, payload);
             return Ok(());
         }
-        if payload == GOING_PING && self.going == Going::Told {
-            self.going = Going::Heard { last: self.last };
-            self.write_go_away(self.last, Code::NoError);
+        if payload == GOING_PING {
+            self.part();
         }
         Ok(())
     }

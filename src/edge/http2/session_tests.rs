@@ -199,6 +199,20 @@ fn going_away_waits_for_the_client_to_hear_of_it() {
 }
 
 #[test]
+fn a_client_that_does_not_answer_the_farewell_has_its_calls() {
+    let mut session = session(EdgeLimits::DEFAULT, &[]);
+    session.go_away();
+    assert_eq!(take(&mut session, &[request(1, frame::END_STREAM)]), [1], "it crossed the farewell");
+    said(&mut session);
+    session.part();
+    assert_eq!(said(&mut session), [(Kind::GoAway, 0, [0, 0, 0, 1, 0, 0, 0, 0].to_vec())]);
+    assert_eq!(take(&mut session, &[request(3, frame::END_STREAM)]), [0; 0]);
+    assert!(!session.is_over());
+    session.close(1);
+    assert!(session.is_over());
+}
+
+#[test]
 fn what_begins_after_the_farewell_is_ignored() {
     let mut session = session(EdgeLimits::DEFAULT, &[]);
     take(&mut session, &[request(1, frame::END_STREAM)]);
