@@ -240,6 +240,46 @@ fn the_announced_table_is_the_limit() {
 }
 
 #[test]
+fn until_a_client_knows_the_announced_table_it_has_the_usual_one() {
+    let edge = TestEdge::start_with(EdgeLimits { header_table_bytes_max: 200, ..EdgeLimits::DEFAULT });
+    let greeted = || {
+        let mut conn = Conn::connect(&edge);
+        conn.send(PREFACE);
+        conn.set(&[]);
+        let mut client = Client { conn, stream: 1 };
+        client.serves(&[rest(), entering(":path", GET_PATH), entry_of(3000), content_type()]);
+        client.serves(&[rest(), index(DYNAMIC + 1), index(DYNAMIC), content_type()]);
+        client.conn.send(frame(SETTINGS, ACK, 0, []));
+        client
+    };
+    let mut client = greeted();
+    let enters = entering(":path", GET_PATH);
+    client.serves(&[table_size(0), table_size(200), rest(), enters, content_type()]);
+    client.serves(&[rest(), index(DYNAMIC), entry_of(200), content_type()]);
+    client.loses("it was put out", &[rest(), index(DYNAMIC + 1), content_type()]);
+    greeted().loses("more than it knows of", &[rest(), path(), index(DYNAMIC), content_type()]);
+    greeted().loses("still the usual one", &[table_size(TABLE_BYTES), rest(), path(), content_type()]);
+    // Who has entered nothing has nothing to say.
+    let mut client = Client::open(&edge);
+    client.serves(&[rest(), path(), content_type()]);
+    client.serves(&[rest(), entering(":path", GET_PATH), content_type()]);
+    client.serves(&[rest(), index(DYNAMIC), content_type()]);
+}
+
+#[test]
+fn a_larger_table_is_taken_when_the_client_says_so() {
+    let limits = EdgeLimits { header_table_bytes_max: 10_000, ..EdgeLimits::DEFAULT };
+    let edge = TestEdge::start_with(limits);
+    let mut client = Client::open(&edge);
+    client.serves(&[rest(), entering(":path", GET_PATH), entry_of(TABLE_BYTES), content_type()]);
+    client.loses("it was put out", &[rest(), index(DYNAMIC + 1), content_type()]);
+    let mut client = Client::open(&edge);
+    client.serves(&[table_size(10_000), rest(), entering(":path", GET_PATH), content_type()]);
+    client.serves(&[rest(), path(), entry_of(TABLE_BYTES), content_type()]);
+    client.serves(&[rest(), index(DYNAMIC + 1), content_type()]);
+}
+
+#[test]
 fn a_block_that_cannot_be_read_ends_the_connection() {
     let edge = TestEdge::start();
     let cut = |value: Vec<u8>| [vec![0], plain("x-cut"), value].concat();

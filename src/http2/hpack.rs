@@ -58,6 +58,17 @@ impl<T> Table<T> {
         Self { entries: VecDeque::new(), bytes: 0, bytes_max, offered: bytes_max }
     }
 
+    /// The peer knows that it may use so many bytes at most, from its next block on. Whether it has to say in
+    /// that block how many it uses, since its table holds more than that (RFC 9113, section 4.3.1).
+    #[must_use]
+    pub fn offer(&mut self, bytes_max: usize) -> bool {
+        self.offered = bytes_max;
+        if self.bytes <= bytes_max {
+            self.bytes_max = self.bytes_max.min(bytes_max);
+        }
+        self.bytes > bytes_max
+    }
+
     /// The entry of an index, which counts from [`DYNAMIC`].
     ///
     /// # Errors
@@ -301,5 +312,12 @@ mod tests {
         assert_eq!(table.resize(101), Err(Unreadable));
         table.resize(100).expect("it is what was offered");
         assert_eq!(table.get(61), Err(Unreadable));
+        table.enter('d', 18);
+        assert!(!table.offer(50), "it holds no more than that");
+        assert!(table.offer(49));
+        assert_eq!(table.get(62), Ok(&'d'), "until its peer has said so");
+        assert_eq!(table.resize(50), Err(Unreadable));
+        table.resize(49).expect("it is what was offered");
+        assert_eq!(table.size(), (0, 0));
     }
 }

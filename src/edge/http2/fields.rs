@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::edge::head;
+use crate::http2::frame::TABLE_BYTES_FIRST;
 use crate::http2::hpack::{DYNAMIC, ENTRY_BYTES, STATIC_NAMES, Table, Unreadable, number, string};
 
 /// What the fields of a request say.
@@ -119,20 +120,36 @@ struct Entry {
     meaning: Meaning,
 }
 
-/// Reads the blocks of one connection, in order.
+/// Reads the blocks of one connection, in order. A client has the usual table until it knows of another, and
+/// a larger one when it says so.
 #[derive(Debug)]
 pub(super) struct Decoder {
     table: Table<Entry>,
+    /// What is announced to the client.
+    table_bytes_max: usize,
+    /// The next block has to begin with the table's size.
+    owes_size: bool,
 }
 
 impl Decoder {
-    /// With a table of at most so many bytes.
+    /// With a table of at most so many bytes, once the client knows of it.
     pub(super) fn new(table_bytes_max: usize) -> Self {
-        Self { table: Table::new(table_bytes_max) }
+        let mut table = Table::new(TABLE_BYTES_FIRST);
+        let owes_size = table.offer(table_bytes_max.max(TABLE_BYTES_FIRST));
+        Self { table, table_bytes_max, owes_size }
+    }
+
+    /// The client knows how large its table may be.
+    pub(super) fn acknowledge(&mut self) {
+        self.owes_size = self.table.offer(self.table_bytes_max);
     }
 
     /// Reads a whole block. After an error the table is worth nothing, and so is the connection.
     pub(super) fn decode(&mut self, block: &[u8]) -> Result<RequestFields, Unreadable> {
+        let is_sized = block.first().is_some_and(|first| first.leading_zeros() == 2);
+        if std::mem::take(&mut self.owes_size) && !is_sized {
+            return Err(Unreadable);
+        }
         let mut fields = RequestFields::default();
         let mut rest = block;
         while let Some(first) = rest.first() {

@@ -438,6 +438,7 @@ impl Session {
         }
         if head.has(frame::ACK) {
             self.is_acknowledged = true;
+            self.decoder.acknowledge();
             return if payload.is_empty() { Ok(()) } else { Err(Code::FrameSize) };
         }
         let (settings, []) = payload.as_chunks::<6>() else { return Err(Code::FrameSize) };
