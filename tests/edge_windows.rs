@@ -307,6 +307,28 @@ fn a_client_that_overruns_a_window_is_stopped() {
     }
 }
 
+#[test]
+fn streams_that_are_not_read_do_not_hold_what_others_have_sent() {
+    let limits = EdgeLimits { pipeline_operations_max: 1, deadline_default: 3 * PATIENCE, ..narrow() };
+    let edge = TestEdge::start_with(limits);
+    let mut conn = Conn::open(&edge);
+    let slow = message(&v1::PipelineRequest { tag: 1, operation: Some(slow_operation()) });
+    for stream in [1, 3] {
+        conn.send(frame(HEADERS, OPEN, stream, post("/distribkv.v1.KV/Pipeline")));
+        conn.send_counted(stream, 0, &slow);
+    }
+    conn.fence();
+    // More than half of the connection's window, and nobody takes it.
+    for _ in 0..4 {
+        for stream in [1, 3] {
+            conn.send_counted(stream, 0, &slow.repeat(13_000 / slow.len()));
+        }
+    }
+    conn.send(frame(HEADERS, OPEN, 5, post(PUT_PATH)));
+    conn.send_data(5, &put_message("k", vec![7; 60_000]));
+    assert!(conn.answer(5).message::<v1::PutResponse>().succeeded);
+}
+
 fn slow_operation() -> v1::Operation {
     let key = "slow:x".into();
     let get = v1::GetRequest { key, consistency: 0 };

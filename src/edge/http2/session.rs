@@ -611,17 +611,19 @@ impl Session {
         self.out.extend_from_slice(&(code as u32).to_be_bytes());
     }
 
-    /// Gives bytes that were taken back to the connection's window, once they are half of it.
+    /// Gives bytes that were taken back to the connection's window, once they are half of what is not held by
+    /// streams that nobody reads: those may hold more than half of all, and the others would wait for them.
     pub(super) fn give_back(&mut self, bytes: u32) {
         self.owed += bytes;
-        if self.owed > 0 && self.owed >= self.limits.connection_window_bytes / 2 {
+        if self.owed > 0 && self.owed >= self.receive_window {
             frame::write_number(Kind::WindowUpdate, 0, self.owed, &mut self.out);
             self.receive_window += self.owed;
             self.owed = 0;
         }
     }
 
-    /// The same of a stream, where more may come of it.
+    /// Gives bytes that were taken back to the window of a stream, once they are half of it, where more may
+    /// come of the stream.
     pub(super) fn give_back_of(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         let is_wanted = !stream.is_received && !stream.is_gone;

@@ -141,9 +141,12 @@ fn a_client_that_sends_beyond_its_windows() {
     take(&mut session, &[request(1, 0), request(3, 0)]);
     let parts: Vec<Vec<u8>> = (0..5).map(|_| data(1, 0, 15_000)).collect();
     take(&mut session, &parts);
-    assert_eq!(said(&mut session), [reset(1, Code::FlowControl)]);
+    let back = (Kind::WindowUpdate, 0, 15_000_u32.to_be_bytes().to_vec());
+    assert_eq!(said(&mut session), [back, reset(1, Code::FlowControl)], "what came too much is not kept");
     assert!(!session.is_over());
-    take(&mut session, &[data(3, 0, 15_000)]);
+    take(&mut session, &[data(3, 0, 15_000), data(3, 0, 5_000)]);
+    assert!(!session.is_over());
+    take(&mut session, &[data(3, 0, 1)]);
     assert!(session.is_over());
     assert_eq!(body(&mut session, 3), Poll::Ready(Some(Err(Gone))));
 }
