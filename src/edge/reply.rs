@@ -75,12 +75,8 @@ impl Answers {
     /// Sends messages with their prefixes, as the client takes them.
     pub(super) async fn send(&mut self, mut frames: Bytes) -> Result<(), Gone> {
         while !frames.is_empty() {
-            let room = poll_fn(|context| self.stream.poll_room(context)).await?;
+            let room = poll_fn(|context| self.stream.poll_room(frames.len(), context)).await?;
             self.stream.data(&frames.split_to(room.min(frames.len())))?;
-            if !frames.is_empty() {
-                // Others that wait for room have their turn before the rest.
-                futures_lite::future::yield_now().await;
-            }
         }
         Ok(())
     }

@@ -92,9 +92,13 @@ impl Sender {
         self.channel.inner.session.borrow_mut().poll_gone(self.id, context)
     }
 
-    /// How much may be sent now, at least a byte.
-    pub(in crate::edge) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Gone>> {
-        self.channel.inner.session.borrow_mut().poll_room(self.id, context)
+    /// How much may be sent now, at least a byte, of so many; it is to be sent at once.
+    pub(in crate::edge) fn poll_room(
+        &mut self,
+        wanted: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Gone>> {
+        self.channel.inner.session.borrow_mut().poll_room(self.id, wanted, context)
     }
 
     /// Sends a whole answer of one message, where it fits; whether it did.

@@ -1,18 +1,43 @@
 //! What a stream's task asks of its connection, and what it says.
 //!
+//! What all streams share is the client's window for the connection and the room in `out`. Where it does not
+//! do for all, they take turns:
+//!
+//! ```text
+//!  poll_room ──► waiting, by ticket ──there is room──► woken, so much promised ──► poll_room ──► send_data
+//!      ▲                                                                               │
+//!      └───────────────────────── what is left, at the end of the line ────────────────┘
+//! ```
+//!
 //! Invariants:
+//! - While a stream waits, all that is shared is promised to others: who comes later has nothing of it, and
+//!   of those that wait no more are woken than it serves.
+//! - A promise ends when its stream asks for room or is closed; what it leaves goes to the next.
 //! - A DATA frame is never larger than the client's windows and the usual frame allow.
 //! - Nothing is sent of a stream after its end, and nothing of one that is gone.
 //! - A stream whose task is done with it and that has not ended on both sides is ended by force.
 
+use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use super::answers::{Field, FieldWriter};
 use super::session::Session;
+use super::streams::Stream;
 use crate::edge::reply::Gone;
 use crate::http2::frame::{self, Code, Head, Kind};
+
+/// Whose turn it is to use what all streams share.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Streams that wait, by their tickets.
+    waiting: BTreeMap<u64, u32>,
+    /// The ticket of the next one.
+    next: u64,
+    /// What is kept for all that were woken, in bytes.
+    promised: usize,
+}
 
 impl Session {
     /// What has come of the body; `None` at its end.
@@ -50,27 +75,65 @@ impl Session {
         Poll::Pending
     }
 
-    /// How much may be sent of a stream now, at least a byte.
-    pub(super) fn poll_room(&mut self, id: u32, context: &mut Context<'_>) -> Poll<Result<usize, Gone>> {
+    /// How much may be sent of a stream now, at least a byte, of the bytes that it wants to send.
+    pub(super) fn poll_room(
+        &mut self,
+        id: u32,
+        wanted: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Gone>> {
+        assert!(wanted > 0, "stream {id} waits to send nothing");
         let room = self.room(id);
         let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.is_gone) else {
             return Poll::Ready(Err(Gone));
         };
+        self.turns.promised -= std::mem::take(&mut stream.promised);
         if room > 0 {
+            // It is asked for in order to be used at once; what it leaves is promised after that.
+            self.turns.leave(stream);
             return Poll::Ready(Ok(room));
         }
         stream.wait(context.waker());
-        if stream.send_window > 0 && !self.waiting.contains(&id) {
-            self.waiting.push(id);
+        stream.wanted = wanted;
+        if stream.send_window > 0 {
+            self.turns.enter(id, stream);
+        } else {
+            self.turns.leave(stream);
         }
+        self.wake_waiting();
         Poll::Pending
     }
 
     /// How much may be sent of a stream now.
     pub(super) fn room(&self, id: u32) -> usize {
-        let windows = self.streams.get(id).map_or(0, |stream| stream.send_window.min(self.send_window));
+        let Some(stream) = self.streams.get(id) else { return 0 };
+        let of_others = self.turns.promised - stream.promised;
+        let window = usize::try_from(stream.send_window).unwrap_or(0);
+        window.min(self.shared_room().saturating_sub(of_others))
+    }
+
+    /// How much may be sent of all streams together.
+    fn shared_room(&self) -> usize {
         let out = self.limits.connection_send_bytes_max.saturating_sub(self.out.len());
-        usize::try_from(windows).map_or(0, |windows| windows.min(out))
+        usize::try_from(self.send_window).unwrap_or(0).min(out)
+    }
+
+    /// Wakes as many of those that wait as there is room for.
+    pub(super) fn wake_waiting(&mut self) {
+        let shared = self.shared_room();
+        while self.turns.promised < shared {
+            let Some((_, id)) = self.turns.waiting.pop_first() else { return };
+            let stream = self.streams.get_mut(id).expect("who waits is there");
+            let window = if stream.is_gone { 0 } else { usize::try_from(stream.send_window).unwrap_or(0) };
+            stream.promised = stream.wanted.min(window).min(shared - self.turns.promised);
+            self.turns.promised += stream.promised;
+            if stream.promised > 0 {
+                stream.wake();
+            } else {
+                // It waits for a window of its own, or for its end.
+                stream.ticket = None;
+            }
+        }
     }
 
     /// The head of an answer that goes well so far.
@@ -92,6 +155,7 @@ impl Session {
             Head { len: part.len(), kind: Kind::Data, flags: 0, stream: id }.write(&mut self.out);
             self.out.extend_from_slice(part);
         }
+        self.wake_waiting();
         Ok(())
     }
 
@@ -115,7 +179,9 @@ impl Session {
 
     /// The stream's task is done with it. What the client has still to say is not wanted.
     pub(super) fn close(&mut self, id: u32) {
-        let Some(stream) = self.streams.remove(id) else { return };
+        let Some(mut stream) = self.streams.remove(id) else { return };
+        self.turns.promised -= stream.promised;
+        self.turns.leave(&mut stream);
         // What nobody has taken of the body.
         self.give_back(u32::try_from(stream.body.len()).expect("a window is less than 4 GiB"));
         let is_whole = stream.is_received && stream.is_sent;
@@ -126,6 +192,7 @@ impl Session {
             let code = if stream.is_sent { Code::NoError } else { Code::Cancel };
             self.write_reset(id, code);
         }
+        self.wake_waiting();
     }
 
     fn check_sendable(&self, id: u32) -> Result<(), Gone> {
@@ -141,6 +208,22 @@ impl Session {
         self.write_head_frame(id, true, spell);
         if let Some(stream) = self.streams.get_mut(id) {
             stream.is_sent = true;
+        }
+    }
+}
+
+impl Turns {
+    /// A stream waits: where it stood before, if what it was promised was not there.
+    fn enter(&mut self, id: u32, stream: &mut Stream) {
+        let ticket = *stream.ticket.get_or_insert(self.next);
+        self.next = self.next.max(ticket + 1);
+        self.waiting.insert(ticket, id);
+    }
+
+    /// A stream does not wait any more.
+    fn leave(&mut self, stream: &mut Stream) {
+        if let Some(ticket) = stream.ticket.take() {
+            self.waiting.remove(&ticket);
         }
     }
 }

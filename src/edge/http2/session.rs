@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 
 use super::answers::FieldWriter;
 use super::fields::{Decoder, RequestFields};
+use super::sending::Turns;
 use super::streams::{Stream, Streams};
 use crate::edge::limits::EdgeLimits;
 use crate::http2::frame::{
@@ -96,8 +97,7 @@ pub(in crate::edge) struct Session {
     /// What the client may send, and what was taken and not given back, in bytes.
     receive_window: u32,
     owed: u32,
-    /// Streams that wait for the connection's window or for room in `out`.
-    pub(super) waiting: Vec<u32>,
+    pub(super) turns: Turns,
     /// Streams that we ended by force.
     reset: VecDeque<u32>,
     /// Errors of the client that cost a stream.
@@ -138,7 +138,7 @@ impl Session {
             stream_window: i64::from(WINDOW_BYTES_FIRST),
             receive_window: limits.connection_window_bytes.max(WINDOW_BYTES_FIRST),
             owed: 0,
-            waiting: Vec::new(),
+            turns: Turns::default(),
             reset: VecDeque::new(),
             errors: 0,
             is_acknowledged: false,
@@ -631,14 +631,6 @@ impl Session {
             frame::write_number(Kind::WindowUpdate, id, stream.owed, &mut self.out);
             stream.receive_window += stream.owed;
             stream.owed = 0;
-        }
-    }
-
-    fn wake_waiting(&mut self) {
-        for id in std::mem::take(&mut self.waiting) {
-            if let Some(stream) = self.streams.get_mut(id) {
-                stream.wake();
-            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Stories of one connection, told in frames: what the wire's own tests cannot see or would wait long for.
 
-use std::task::{Context, Poll, Waker};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
@@ -155,20 +158,138 @@ fn a_client_that_sends_beyond_its_windows() {
 fn nothing_is_sent_beyond_the_clients_windows() {
     let mut session = session(EdgeLimits::DEFAULT, &[(frame::SETTING_WINDOW, 10)]);
     take(&mut session, &[request(1, frame::END_STREAM)]);
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Ready(Ok(10)));
+    assert_eq!(session.poll_room(1, 5000, &mut context()), Poll::Ready(Ok(10)));
     session.send_head(1).expect("the client is there");
     session.send_data(1, &[1; 10]).expect("the client is there");
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Pending);
+    assert_eq!(session.poll_room(1, 5000, &mut context()), Poll::Pending);
     let mut smaller = Vec::new();
     frame::write_settings(&[(frame::SETTING_WINDOW, 4)], &mut smaller);
     let more = |bytes: u32| spelt(Kind::WindowUpdate, 0, 1, &bytes.to_be_bytes());
     take(&mut session, &[smaller, more(6)]);
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Pending, "it owes as much");
+    assert_eq!(session.poll_room(1, 5000, &mut context()), Poll::Pending, "it owes as much");
     take(&mut session, &[more(3)]);
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Ready(Ok(3)));
+    assert_eq!(session.poll_room(1, 5000, &mut context()), Poll::Ready(Ok(3)));
     take(&mut session, &[more(0x7fff_ffff)]);
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Ready(Err(Gone)), "a window beyond all bounds");
+    assert_eq!(
+        session.poll_room(1, 5000, &mut context()),
+        Poll::Ready(Err(Gone)),
+        "a window beyond all bounds"
+    );
     assert_eq!(said(&mut session).last(), Some(&reset(1, Code::FlowControl)));
+}
+
+/// Whether a stream's task was woken.
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Streams that have so much to send, of a client that takes nothing.
+struct Line {
+    session: Session,
+    bells: BTreeMap<u32, Arc<Bell>>,
+}
+
+impl Line {
+    fn of(streams: u32) -> Self {
+        let mut session = session(EdgeLimits::DEFAULT, &[(frame::SETTING_WINDOW, 1 << 20)]);
+        take(&mut session, &[request(1, frame::END_STREAM)]);
+        session.send_data(1, &[0; 65_535]).expect("the client is there");
+        session.close(1);
+        session.written();
+        let ids = (1..=streams).map(|at| 2 * at + 1);
+        let bells = ids.map(|id| (id, Arc::default())).collect();
+        let mut line = Self { session, bells };
+        for id in line.bells.keys().copied().collect::<Vec<_>>() {
+            take(&mut line.session, &[request(id, frame::END_STREAM)]);
+            assert_eq!(line.room(id, 1000), Poll::Pending);
+        }
+        line
+    }
+
+    fn room(&mut self, id: u32, wanted: usize) -> Poll<Result<usize, Gone>> {
+        let waker = Waker::from(Arc::clone(&self.bells[&id]));
+        self.session.poll_room(id, wanted, &mut Context::from_waker(&waker))
+    }
+
+    fn grow(&mut self, bytes: u32) {
+        take(&mut self.session, &[spelt(Kind::WindowUpdate, 0, 0, &bytes.to_be_bytes())]);
+    }
+
+    /// The streams that were woken since this was last asked.
+    fn woken(&self) -> Vec<u32> {
+        let woken = self.bells.iter().filter(|(_, bell)| bell.0.swap(false, Ordering::Relaxed));
+        woken.map(|(id, _)| *id).collect()
+    }
+}
+
+#[test]
+fn no_more_are_woken_than_a_window_serves() {
+    let mut line = Line::of(100);
+    assert_eq!(line.woken(), [0; 0]);
+    line.grow(1);
+    assert_eq!(line.woken(), [3]);
+    line.grow(2000);
+    assert_eq!(line.woken(), [5, 7], "for 3 one byte is kept");
+    // Who comes later, and who wants more, has nothing of what is promised.
+    line.bells.insert(999, Arc::default());
+    take(&mut line.session, &[request(999, frame::END_STREAM)]);
+    assert_eq!(line.room(999, 10), Poll::Pending);
+    assert_eq!(line.room(5, 5000), Poll::Ready(Ok(1000)));
+    line.session.send_data(5, &[0; 1000]).expect("the client is there");
+    assert_eq!(line.room(5, 4000), Poll::Pending, "the next round is not before all have had theirs");
+    assert_eq!(line.room(3, 1000), Poll::Ready(Ok(1)));
+    line.session.send_data(3, &[0]).expect("the client is there");
+    assert_eq!(line.woken(), [0; 0]);
+    line.grow(97_010);
+    let rest = (4..=100).map(|at| 2 * at + 1).chain([999]);
+    assert_eq!(line.woken(), rest.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_that_ends_passes_its_turn_on() {
+    let mut line = Line::of(5);
+    line.grow(1500);
+    assert_eq!(line.woken(), [3, 5]);
+    // It is taken back after it was woken, and closed by its task.
+    take(&mut line.session, &[spelt(Kind::Reset, 0, 3, &(Code::Cancel as u32).to_be_bytes())]);
+    assert_eq!(line.room(3, 1000), Poll::Ready(Err(Gone)));
+    line.session.close(3);
+    assert_eq!(line.woken(), [7]);
+    // One that waits ends, and the window of the next is closed while it is woken.
+    line.session.close(9);
+    let mut settings = Vec::new();
+    frame::write_settings(&[(frame::SETTING_WINDOW, 0)], &mut settings);
+    take(&mut line.session, &[settings.clone()]);
+    assert_eq!((line.room(5, 1000), line.room(7, 1000)), (Poll::Pending, Poll::Pending));
+    assert_eq!(line.woken(), [0; 0], "nobody may send");
+    settings.clear();
+    frame::write_settings(&[(frame::SETTING_WINDOW, 700)], &mut settings);
+    take(&mut line.session, &[settings]);
+    assert_eq!(line.woken(), [5, 7, 11]);
+    assert_eq!(line.room(11, 1000), Poll::Ready(Ok(700)));
+    assert_eq!(line.room(7, 1000), Poll::Ready(Ok(700)));
+    line.session.send_data(11, &[0; 700]).expect("the client is there");
+    line.session.send_data(7, &[0; 700]).expect("the client is there");
+    assert_eq!(line.room(5, 1000), Poll::Ready(Ok(100)));
+}
+
+#[test]
+fn a_stream_that_uses_less_than_its_promise_leaves_the_rest_to_the_next() {
+    let mut line = Line::of(3);
+    line.grow(1000);
+    assert_eq!(line.woken(), [3]);
+    // What the connection has to say itself takes of the room, and not of the window.
+    line.session.ask();
+    assert_eq!(line.room(3, 10), Poll::Ready(Ok(1000)));
+    line.session.send_data(3, &[0; 10]).expect("the client is there");
+    line.session.send_trailers(3, None);
+    assert_eq!(line.woken(), [5]);
+    assert_eq!(line.room(5, 1000), Poll::Ready(Ok(990)));
 }
 
 #[test]
@@ -258,7 +379,7 @@ fn a_turn_changes_windows_so_often() {
     assert_eq!(taken, 64 * (9 + 12), "then the others have their turn");
     session.begin_turn();
     assert_eq!(session.receive(&flood[taken..], &mut Vec::new()), 36 * (9 + 12));
-    assert_eq!(session.poll_room(1, &mut context()), Poll::Ready(Ok(199)));
+    assert_eq!(session.poll_room(1, 5000, &mut context()), Poll::Ready(Ok(199)));
 }
 
 #[test]

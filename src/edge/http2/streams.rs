@@ -31,6 +31,11 @@ pub(super) struct Stream {
     pub(super) receive_window: u32,
     /// What was taken of the body and not given back to the window, in bytes.
     pub(super) owed: u32,
+    /// What its task waits to send, in bytes, and its place among those that wait for what all share.
+    pub(super) wanted: usize,
+    pub(super) ticket: Option<u64>,
+    /// What is kept for it of what all share, since it was woken to send, in bytes.
+    pub(super) promised: usize,
     waker: Option<Waker>,
 }
 
@@ -46,6 +51,9 @@ impl Stream {
             send_window,
             receive_window,
             owed: 0,
+            wanted: 0,
+            ticket: None,
+            promised: 0,
             waker: None,
         }
     }
