@@ -1,18 +1,20 @@
 //! One connection: its protocol, its timers, and going away. One task, on the core that accepted it.
 //!
 //! ```text
-//! greeting ──► serving ──► going away ──► closed
-//!     │            │  idle too long,         ▲
-//!     │            │  or the core drains     │ the client has heard of it and no stream is left,
-//!     │            │                         │ or the drain's deadline
-//!     └────────────┴─────────────────────────┘
-//!       too slow, or silent after a ping
+//! greeting ──► serving ──1──► going away ──2──► lingering ──3──► closed
+//!     │            ├────────────4───────────────────▲              ▲
+//!     └────────────┴────────────5──────────────────────────────────┘
+//!
+//!  1  idle too long, or the core drains       4  the client broke the protocol
+//!  2  the client has heard of it and no       5  too slow, or silent after a ping; or gone
+//!     stream is left, or the drain's deadline
+//!  3  the client has closed, or did not in time
 //! ```
 //!
 //! Invariants:
 //! - The task's turn ends with one flush of all that its streams said.
-//! - A connection ends at the latest at the drain's deadline, and a silent one a ping's timeout after it fell
-//!   silent.
+//! - A connection ends at the latest at the drain's deadline, and a silent one a ping's timeout after it was
+//!   found silent.
 //! - Nothing is read while too much of what is to be written does not leave.
 //!
 //! It deliberately does not read messages: each stream's own task does.
@@ -30,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::budget::Budget;
 use super::drain::{Drain, DrainBegun};
 use super::http2::{Channel, Opened, Session};
+use super::linger::linger;
 use super::store::Store;
 use super::{Edge, stream};
 use crate::env::{Env, Instant};
@@ -48,7 +51,21 @@ where
     S: Store,
 {
     let mut driver = Driver::new(edge.clone(), io);
-    poll_fn(|context| driver.poll(context)).await;
+    let end = poll_fn(|context| driver.poll(context)).await;
+    // Streams and what they hold end here.
+    let Wire { io, input, .. } = driver.into_wire();
+    match end {
+        End::Said => linger(edge, io, input).await,
+        End::Lost => {}
+    }
+}
+
+/// How a connection ends.
+enum End {
+    /// All was said that there was to say; the client may not have it yet.
+    Said,
+    /// Nobody is there, or nobody who listens.
+    Lost,
 }
 
 /// What a connection's streams tell its task.
@@ -192,33 +209,37 @@ where
         }
     }
 
+    fn into_wire(self) -> Wire<IO> {
+        self.wire
+    }
+
     /// One turn: ready when the connection has ended.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         self.channel.sleep(context.waker());
         self.channel.session().begin_turn();
         self.poll_drain(context);
-        let is_lost = self.poll_io(context).is_ready();
-        if is_lost || self.poll_timers(context).is_ready() {
-            self.channel.session().lose();
-            return Poll::Ready(());
-        }
-        Poll::Pending
+        let end = match self.poll_io(context) {
+            Poll::Ready(end) => end,
+            Poll::Pending => ready!(self.poll_timers(context)),
+        };
+        self.channel.session().lose();
+        Poll::Ready(end)
     }
 
     /// Reads, begins a task for every request, and writes; ready when the connection is over or lost.
-    fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<End> {
         for _ in 0..READS_PER_TURN_MAX {
             let read = self.poll_requests(context);
             let mut session = self.channel.session();
             match self.wire.poll_flush(&mut session, context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) if session.is_over() => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Lost),
+                Poll::Ready(Ok(())) if session.is_over() => return Poll::Ready(End::Said),
                 Poll::Ready(Ok(())) => {}
             }
             match read {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_) | Ok(Read::End)) => return Poll::Ready(()),
+                Poll::Ready(Err(_) | Ok(Read::End)) => return Poll::Ready(End::Lost),
                 // What was not read can be, now that all is written and after the streams' tasks have run.
                 Poll::Ready(Ok(Read::Some | Read::Held)) => {}
             }
@@ -270,18 +291,18 @@ where
     }
 
     /// Acts on the times that have come; ready when the connection is to be cut off.
-    fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<End> {
         while self.timer.as_mut().poll(context).is_ready() {
             let now = self.edge.env().now();
             let is_greeted = self.channel.session().is_greeted();
             if self.cutoff.is_some_and(|cutoff| cutoff <= now) {
                 let mut session = self.channel.session();
                 session.end(Code::NoError);
-                let _ = self.wire.poll_flush(&mut session, context);
-                return Poll::Ready(());
+                let is_said = matches!(self.wire.poll_flush(&mut session, context), Poll::Ready(Ok(())));
+                return Poll::Ready(if is_said { End::Said } else { End::Lost });
             }
             if (!is_greeted && self.greeting_due <= now) || !self.keep_alive(now) {
-                return Poll::Ready(());
+                return Poll::Ready(End::Lost);
             }
             self.end_idleness(now);
             self.set_timer(now);

@@ -66,6 +66,11 @@ pub struct EdgeLimits {
     pub keepalive_interval: Duration,
     /// How long it may be silent after that. 20 s.
     pub keepalive_timeout: Duration,
+    /// How long a connection on which everything was said waits for its client to close. 1 s.
+    pub linger_timeout: Duration,
+    /// What it reads of the client meanwhile, in bytes: twice what a client may have sent, all windows full.
+    /// 8 MiB.
+    pub linger_bytes_max: usize,
     /// The time for a unary call, an operation of a Pipeline or a page of a Scan whose client gave none. 10
     /// s.
     pub deadline_default: Duration,
@@ -101,6 +106,8 @@ impl EdgeLimits {
         idle_timeout: Duration::from_secs(15 * 60),
         keepalive_interval: Duration::from_secs(30),
         keepalive_timeout: Duration::from_secs(20),
+        linger_timeout: Duration::from_secs(1),
+        linger_bytes_max: 8 << 20,
         deadline_default: Duration::from_secs(10),
         deadline_max: Duration::from_secs(3600),
     };

@@ -7,7 +7,8 @@
 //!
 //! - [`accept`] binds the address, accepts, and tells clients from peers; [`io`] carries the
 //!   bytes.
-//! - `connection` is one task for each connection: its protocol (`http2`), its timers, going away.
+//! - `connection` is one task for each connection: its protocol (`http2`), its timers, going away; and at the
+//!   end `linger`.
 //! - `stream` is one task for each stream: headers (`head`, `method`), messages (`frame`), answer
 //!   (`reply`).
 //! - `service` holds what each method does; `convert` turns messages into the store's types and back.
@@ -43,6 +44,7 @@ mod budget;
 mod drain;
 mod http2;
 mod connection;
+mod linger;
 mod stream;
 mod head;
 mod method;
