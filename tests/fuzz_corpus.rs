@@ -47,6 +47,11 @@ fn grpc_frames_are_replayed() {
 }
 
 #[test]
+fn http2_connections_are_replayed() {
+    replay("http2", targets::http2);
+}
+
+#[test]
 fn the_corpus_is_small() {
     let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus")];
     let mut bytes = 0;

@@ -54,6 +54,7 @@ mod convert;
 mod requests;
 mod service;
 
+pub use http2::replay::{Replayed, replay_answered, replay_unanswered};
 pub use limits::EdgeLimits;
 pub use method::{SERVICES, Services};
 pub use requests::{RequestBounds, UNARY_METHODS, answer_of, requests_of};

@@ -28,6 +28,7 @@ mod fields;
 mod sending;
 mod session;
 mod streams;
+pub(super) mod replay;
 
 pub(super) use answers::Field;
 pub(super) use channel::{Body, Channel, Sender};

@@ -136,6 +136,11 @@ impl Session {
         }
     }
 
+    /// Whether nobody has a stream, or waits for anything.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.streams.is_empty() && self.turns.waiting.is_empty() && self.turns.promised == 0
+    }
+
     /// The head of an answer that goes well so far.
     pub(super) fn send_head(&mut self, id: u32) -> Result<(), Gone> {
         self.check_sendable(id)?;

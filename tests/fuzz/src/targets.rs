@@ -12,6 +12,7 @@
 //! manifest    a copy, or the payload of one
 //! peer_frame  a frame, or the payload of one, or one parcel
 //! grpc_frame  method u8 | cuts u8 | a stream, or one message
+//! http2       cuts u8 | what a client says, or says after its greeting
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,8 +21,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use distribkv::edge::{RequestBounds, UNARY_METHODS, requests_of};
+use distribkv::edge::{
+    EdgeLimits, RequestBounds, UNARY_METHODS, replay_answered, replay_unanswered, requests_of,
+};
 use distribkv::host::frame;
+use distribkv::http2::frame::{PREFACE, write_settings};
 use distribkv::ids::{LaneId, ShardId};
 use distribkv::inspect::{Files, Report, Selection, dump, verify};
 use distribkv::kv::table::{self, Block, Footer, Header, PAGE_BYTES, Part, TableIndex};
@@ -510,5 +514,33 @@ fn carried(request: &Request) {
             assert_eq!(Query::decode(bytes.into()).as_ref(), Ok(query));
         }
         Request::Transfer { .. } => {}
+    }
+}
+
+// ---- connections ----
+
+/// What a client says on a connection: it means the same however it is cut, and breaks nothing.
+pub fn http2(data: &[u8]) {
+    let Some((cuts, bytes)) = data.split_first().filter(|_| data.len() <= INPUT_BYTES_MAX) else { return };
+    // Few of everything.
+    let limits = EdgeLimits {
+        streams_max: 8,
+        pending_reset_streams_max: 4,
+        reset_streams_max: 8,
+        error_resets_max: 8,
+        connection_send_bytes_max: 300,
+        stream_window_bytes: 1000,
+        header_list_bytes_max: 1000,
+        header_table_bytes_max: 200,
+        ..EdgeLimits::DEFAULT
+    };
+    let mut greeted = PREFACE.to_vec();
+    write_settings(&[], &mut greeted);
+    greeted.extend_from_slice(bytes);
+    for said in [bytes, &greeted] {
+        let cut = said.chunks(usize::from(*cuts).max(1));
+        let whole = replay_unanswered([said], limits);
+        assert!(replay_unanswered(cut.clone(), limits) == whole, "cut to {cuts} bytes it is another");
+        let _ = (replay_answered([said], limits), replay_answered(cut, limits));
     }
 }
