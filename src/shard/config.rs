@@ -134,8 +134,12 @@ pub struct Snapshots {
     pub step_time: Duration,
     /// The most bytes of entries that are merged meanwhile, by whatever clock.
     pub step_bytes: usize,
-    /// How long a merge rests between two steps.
+    /// How long a merge rests between two steps where there is hurry: a core's shard has three quarters of
+    /// `changes_bytes_max` in memory, or somebody waits for its table.
     pub rest: Duration,
+    /// The same where there is none. A merge then has little of the core; other nodes make tables of the same
+    /// changes just then, and calls wait for all of them.
+    pub rest_calm: Duration,
     /// How many entries before a table's end the log keeps, so that a follower that was away for a moment
     /// needs no table.
     pub keep_entries: u64,
@@ -156,6 +160,7 @@ impl Default for Snapshots {
             step_time: Duration::from_micros(50),
             step_bytes: 64 << 10,
             rest: Duration::from_micros(100),
+            rest_calm: Duration::from_micros(500),
             keep_entries: 4096,
             log_segments_max: 8,
             part_rest: Duration::from_millis(2),

@@ -79,6 +79,8 @@ struct Inner<E: Env> {
     swept_at: Instant,
     /// When it is looked at next whether a table is due.
     looks_at: Instant,
+    /// How long the merge of a table rests between two steps: shared with the one that runs.
+    merge_rest: Rc<Cell<std::time::Duration>>,
     /// The table that is fetched: one at a time.
     fetching: Option<Fetching>,
     fetch_rests_until: Instant,
@@ -145,6 +147,7 @@ impl<E: Env> Runner<E> {
             looks_at: now,
             gauge: Gauge::new(),
             end: None,
+            merge_rest: Rc::new(Cell::new(config.snapshots.rest)),
             fetching: None,
             fetch_rests_until: now,
             fetch_claimed_at: None,

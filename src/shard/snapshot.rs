@@ -69,6 +69,8 @@ pub(crate) struct Job<E: Env> {
     salt: u64,
     /// How much of it is written.
     written: Rc<Cell<u64>>,
+    /// How long the merge rests between two steps now.
+    rest: Rc<Cell<Duration>>,
 }
 
 /// What has changed since a shard's state was frozen last, and what becomes of that.
@@ -180,8 +182,19 @@ impl<E: Env> Replica<E> {
         self.changes.is_asked = true;
     }
 
+    /// Whether this shard cannot wait for long until its core has made a table.
+    pub(crate) fn hurries_tables(&self, config: &Config) -> bool {
+        let bytes = self.changes.bytes.max(self.state.memtable_bytes());
+        self.changes.is_asked || bytes >= config.snapshots.changes_bytes_max / 4 * 3
+    }
+
     /// Freezes the state, or takes up again what was frozen.
-    pub(crate) fn begin_snapshot(&mut self, config: &Config, (now, salt): (Instant, u64)) -> Job<E> {
+    pub(crate) fn begin_snapshot(
+        &mut self,
+        config: &Config,
+        (now, salt): (Instant, u64),
+        rest: Rc<Cell<Duration>>,
+    ) -> Job<E> {
         assert!(!self.changes.is_running, "shard {}: two tables are made at once", self.shard);
         let applied = self.state.applied();
         let frozen = match self.state.frozen() {
@@ -206,7 +219,7 @@ impl<E: Env> Replica<E> {
         let below = self.state.table().cloned().zip(self.table.clone());
         let (shard, lane, settings) = (self.shard, self.lane.clone(), config.snapshots);
         let cache = Rc::clone(&self.cache);
-        Job { shard, frozen, below, lane, cache, settings, salt: salt.max(1), written }
+        Job { shard, frozen, below, lane, cache, settings, salt: salt.max(1), written, rest }
     }
 
     /// The table is there, and the manifest names it. What is let go of.
@@ -330,7 +343,7 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
     let index_below = below.map(|(index, _)| Rc::clone(index));
     let warming = Warming::new(Rc::clone(&job.cache), index_below.clone());
     let mut merge = Merge::new(job.frozen.clone(), index_below, job.salt);
-    let mut turn = MergeTurn::new(env, &job.settings);
+    let mut turn = MergeTurn::new(env, job);
     let (mut checksum, mut buf) = (0, None);
     loop {
         match merge.step(SLICE_BYTES).map_err(Failure::Merge)? {
@@ -369,24 +382,25 @@ async fn write<E: Env>(env: &E, job: &Job<E>, path: &Path) -> Result<TableRef, F
 /// A merge's turn of the core: how long it has gone on, and with how much.
 struct MergeTurn<'a, E: Env> {
     env: &'a E,
-    settings: &'a Snapshots,
+    job: &'a Job<E>,
     began: Instant,
     bytes: usize,
 }
 
 impl<'a, E: Env> MergeTurn<'a, E> {
-    fn new(env: &'a E, settings: &'a Snapshots) -> Self {
-        Self { env, settings, began: env.now(), bytes: 0 }
+    fn new(env: &'a E, job: &'a Job<E>) -> Self {
+        Self { env, job, began: env.now(), bytes: 0 }
     }
 
     /// So much more was merged: the others have their turn where this one has used up its time, or its bytes
     /// where the clock stands still.
     async fn merged(&mut self, bytes: usize) {
         self.bytes += bytes;
-        let is_over = self.bytes >= self.settings.step_bytes
-            || self.env.now().since(self.began) >= self.settings.step_time;
+        let settings = &self.job.settings;
+        let is_over =
+            self.bytes >= settings.step_bytes || self.env.now().since(self.began) >= settings.step_time;
         if is_over {
-            let rest = self.env.sleep(self.settings.rest);
+            let rest = self.env.sleep(self.job.rest.get());
             self.other(rest).await;
         }
     }

@@ -19,6 +19,7 @@ use crate::kv::{self, Retired};
 use crate::log::TableRef;
 use crate::raft;
 use crate::route::parcel::{PART_BLOCK_BYTES, PART_BYTES_MAX, Parcel, TableAsk, TableName, TablePart};
+use crate::shard::config::Snapshots;
 use crate::shard::event::Event;
 use crate::shard::fetch::{self, Fetch};
 use crate::shard::lend::Lending;
@@ -289,6 +290,7 @@ impl<E: Env> Inner<E> {
         }
         self.looks_at = now + LOOK_EVERY;
         self.settle_table_waiters(now);
+        self.pace_merge();
         let (snapshots, core) = (self.config.permits.snapshots.clone(), self.config.core());
         let Some(shard) = self.most_due(now) else {
             if !self.waits_for_disk(now) {
@@ -302,7 +304,15 @@ impl<E: Env> Inner<E> {
         };
         let Self { config, replicas, .. } = self;
         let replica = replicas.get_mut(&shard).expect("it was just asked whether its table is due");
-        Some((replica.begin_snapshot(config, (now, random)), permit))
+        let rest = Rc::clone(&self.merge_rest);
+        Some((replica.begin_snapshot(config, (now, random), rest), permit))
+    }
+
+    /// Has the merge that runs, or the next one, take its time where no shard waits for it.
+    fn pace_merge(&self) {
+        let Snapshots { rest, rest_calm, .. } = self.config.snapshots;
+        let has_hurry = self.replicas.values().any(|replica| replica.hurries_tables(&self.config));
+        self.merge_rest.set(if has_hurry { rest } else { rest_calm });
     }
 
     fn most_due(&mut self, now: Instant) -> Option<ShardId> {
