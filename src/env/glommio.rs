@@ -39,7 +39,7 @@ use ::glommio::GlommioError;
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use super::signal::Signal;
-use super::{BLOCK_BYTES, Env, File, Instant, OpenMode};
+use super::{BLOCK_BYTES, Env, File, Instant, OpenMode, removal};
 
 /// The largest single request that a read is split into.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -140,7 +140,7 @@ impl Env for GlommioEnv {
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
-        blocking(move || std::fs::remove_file(path)).await
+        blocking(move || removal::remove(&path)).await
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {

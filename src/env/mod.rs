@@ -21,6 +21,7 @@ use std::time::Duration;
 pub mod signal;
 pub mod glommio;
 pub mod executor;
+mod removal;
 pub mod os;
 
 /// The size and alignment of everything that is written to a log: a constant of the format.

@@ -1,8 +1,11 @@
-//! File systems and disks: how much room they have, and what a failed read says of what they hold.
+//! File systems and disks: how much room they have, who has a file open, and what a failed read says of what
+//! they hold.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -43,6 +46,27 @@ pub fn file_system_magic(dir: &Path) -> io::Result<u64> {
     // The kernel's numbers have 32 bits; where its word is wider they may come with their sign.
     #[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
     Ok(found.f_type as u64 & 0xFFFF_FFFF)
+}
+
+/// Whether nobody else has a file open, in this process or another, nor mapped: only then the kernel grants a
+/// lease to write it, which is given back at once.
+///
+/// # Errors
+///
+/// What the kernel says, where the file system has no leases or the file is another user's.
+pub fn is_open_here_alone(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open for as long as the file is borrowed, and the calls take no pointers.
+    let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    if taken != 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) };
+    }
+    // SAFETY: as above.
+    let given = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    if given != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(true)
 }
 
 /// Whether an error of a read says that what is stored there cannot be had: a bad sector, or a checksum of

@@ -1,7 +1,8 @@
 //! What the standard library has no safe way for: the only place where `unsafe` is written.
 //!
 //! - [`cpu`] asks which CPUs a thread may run on.
-//! - [`disk`] asks a file system how much room it has, and sorts what failed reads say.
+//! - [`disk`] asks a file system how much room it has and who has a file open, and sorts what failed reads
+//!   say.
 //! - [`map`] maps a file, to measure what that costs.
 //! - [`net`] makes listening sockets that are first bound alone and then shared.
 //! - [`process`] ends with its parent, asks others to end, and knows what this one may use.
