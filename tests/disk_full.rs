@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
+use distribkv::env::glommio::GlommioEnv;
+use distribkv::env::{Env as _, File as _, OpenMode};
 use distribkv::wire::v1;
 use processes::load::Load;
 use processes::small_disk::SmallDisk;
@@ -39,6 +42,26 @@ fn name(number: usize) -> String {
 
 fn delete(key: &str) -> v1::DeleteRequest {
     v1::DeleteRequest { key: key.to_owned().into(), ..v1::DeleteRequest::default() }
+}
+
+/// What is left of a file that found no room is free again as soon as it is removed: who makes the next one
+/// would take it bit by bit otherwise, as it comes back, and never have enough.
+#[test]
+fn a_file_that_found_no_room_gives_it_back_at_once() {
+    let Some(disk) = SmallDisk::or_skip("a file without room", 160 * MIB) else { return };
+    let (path, before) = (disk.path().join("segment"), disk.free_bytes());
+    let options = ExecutorOptions::new("disk-full", CorePlacement::Anywhere, 1);
+    let core = start_executor(options, async move || {
+        let env = GlommioEnv::new().expect("the kernel has random numbers");
+        let file = env.open(&path, OpenMode::Create).await.expect("the disk takes a name");
+        let full = file.allocate(before + 64 * MIB).await.expect_err("the disk is small");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+        drop(file);
+        env.remove(&path).await.expect("it is there");
+    });
+    core.expect("io_uring works here").join().expect("nothing in it panics");
+    let free = disk.free_bytes();
+    assert!(free + MIB >= before, "{free} of {before} bytes are free");
 }
 
 /// Puts a key, as often as tables have to be made first; whether the disk has room for it.

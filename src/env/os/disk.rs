@@ -28,6 +28,23 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// The same of the file system that an open file is on, whether or not it has a name.
+///
+/// # Errors
+///
+/// What the kernel says of the file.
+pub fn free_bytes_beside(file: &File) -> io::Result<u64> {
+    let mut found = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open for as long as the file is borrowed, and the kernel fills the struct.
+    let result = unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the struct is filled.
+    let found = unsafe { found.assume_init() };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// The number of the kind of file system that `dir` is on, as the kernel's `magic.h` has them.
 ///
 /// # Errors
@@ -48,25 +65,32 @@ pub fn file_system_magic(dir: &Path) -> io::Result<u64> {
     Ok(found.f_type as u64 & 0xFFFF_FFFF)
 }
 
-/// Whether nobody else has a file open, in this process or another, nor mapped: only then the kernel grants a
-/// lease to write it, which is given back at once.
+/// Whether nobody else has a file open, in this process or another: only then the kernel grants a lease to
+/// write it, which is given back at once. (What is mapped is open. On overlayfs a mapping may not count.)
 ///
 /// # Errors
 ///
 /// What the kernel says, where the file system has no leases or the file is another user's.
 pub fn is_open_here_alone(file: &File) -> io::Result<bool> {
-    // SAFETY: the descriptor is open for as long as the file is borrowed, and the calls take no pointers.
-    let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
-    if taken != 0 {
-        let error = io::Error::last_os_error();
+    // The kernel's number; the crate has it for some platforms alone.
+    const F_SETSIG: libc::c_int = 10;
+    // Who opens the file just then breaks the lease, which is told by a signal: SIGIO, which ends a process
+    // that does not expect it. SIGURG is ignored where nobody asks for it.
+    lease(file, F_SETSIG, libc::SIGURG)?;
+    if let Err(error) = lease(file, libc::F_SETLEASE, libc::F_WRLCK) {
         return if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) };
     }
-    // SAFETY: as above.
-    let given = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
-    if given != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(true)
+    let held = lease(file, libc::F_GETLEASE, 0);
+    lease(file, libc::F_SETLEASE, libc::F_UNLCK)?;
+    // A lease that is being broken is another one already.
+    Ok(held? == libc::F_WRLCK)
+}
+
+/// One of the calls of leases.
+fn lease(file: &File, call: libc::c_int, argument: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: the descriptor is open for as long as the file is borrowed, and the calls take no pointers.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), call, argument) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Whether an error of a read says that what is stored there cannot be had: a bad sector, or a checksum of
@@ -99,5 +123,7 @@ mod tests {
         assert_eq!(file_system_magic(Path::new("/proc")).expect("this is Linux"), 0x9FA0);
         let missing = free_bytes(&dir.path().join("missing")).expect_err("there is no such directory");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        let file = tempfile::tempfile().expect("a temporary file");
+        assert!(free_bytes_beside(&file).expect("it is open") > 0);
     }
 }
