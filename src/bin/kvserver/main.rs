@@ -11,6 +11,8 @@ mod recover;
 mod serve;
 mod store;
 mod tune;
+#[path = "../../env/os/uring_wrap.rs"]
+mod uring_wrap;
 
 use clap::{CommandFactory as _, Parser as _};
 use distribkv::flags;

@@ -8,20 +8,17 @@
 //! alternating fresh clusters the two gave 1.08 of the puts and 1.06 of the gets (io_uring_setup(2); netty,
 //! libxev and eio do the same).
 //!
-//! The `io-uring` crate makes a ring by the `syscall` function of the C library. The linker is told to have
-//! `syscall` mean [`__wrap_syscall`] in `kvserver` (`--wrap`, see `src/build.rs`), which adds the flags to a
-//! ring that is made within [`calmly`], and else does as it was asked. In other programs rings are as glommio
-//! asks.
+//! In `kvserver` a ring that is made within [`calmly`] has them, see `uring_wrap.rs` beside this file. In
+//! other programs rings are as glommio asks.
 
 use std::cell::Cell;
-use std::ffi::c_long;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 /// The words of the kernel's `struct io_uring_params`.
 const PARAMS_WORDS: usize = 30;
 /// Which of them has the flags.
-const PARAMS_FLAGS_AT: usize = 2;
+pub const PARAMS_FLAGS_AT: usize = 2;
 /// Completions are noted when the thread enters the kernel, not by interrupting it. Since Linux 5.19.
 pub const SETUP_COOP_TASKRUN: u32 = 1 << 8;
 /// One thread alone submits. Since Linux 6.0.
@@ -30,11 +27,6 @@ pub const SETUP_SINGLE_ISSUER: u32 = 1 << 12;
 thread_local! {
     /// What is added to the flags of a ring that this thread makes.
     static ADDED_FLAGS: Cell<u32> = const { Cell::new(0) };
-}
-
-unsafe extern "C" {
-    /// The C library's own `syscall`, as the linker calls it where that is wrapped.
-    fn __real_syscall(number: c_long, ...) -> c_long;
 }
 
 /// Makes rings of this thread alone, for whoever does not look at them between two calls of the kernel; where
@@ -46,40 +38,10 @@ pub fn calmly<T>(make: impl FnOnce() -> T) -> T {
     made
 }
 
-/// What `syscall` is in `kvserver`: the C library's, but for the flags of a new ring.
-///
-/// # Safety
-///
-/// As for `syscall`: the arguments have to be what the kernel wants with this number.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __wrap_syscall(
-    number: c_long,
-    a: c_long,
-    b: c_long,
-    c: c_long,
-    d: c_long,
-    e: c_long,
-    f: c_long,
-) -> c_long {
-    let added = ADDED_FLAGS.get();
-    if number == libc::SYS_io_uring_setup && added != 0 {
-        // SAFETY: the caller gives the kernel its struct of params here, which has this many words.
-        let params = unsafe { &mut *(b as *mut [u32; PARAMS_WORDS]) };
-        let asked = params[PARAMS_FLAGS_AT];
-        // A ring with flags of its own, as one that is polled, is none of those that are meant.
-        if asked == 0 {
-            params[PARAMS_FLAGS_AT] = added;
-            // SAFETY: as asked of the caller, and with flags that the kernel knows or refuses.
-            let made = unsafe { __real_syscall(number, a, b) };
-            if made >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
-                return made;
-            }
-            params[PARAMS_FLAGS_AT] = asked;
-        }
-    }
-    // SAFETY: the arguments are the caller's. Of one that gave fewer than six, registers and its own part of
-    // the stack are read for the others, as the C library's function does; the kernel looks at none of those.
-    unsafe { __real_syscall(number, a, b, c, d, e, f) }
+/// What is to be added to the flags of a ring that is being made.
+#[must_use]
+pub fn added_flags() -> u32 {
+    ADDED_FLAGS.get()
 }
 
 /// Makes a ring of one entry, and lets it go. The flags that it was made with.
