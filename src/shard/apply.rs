@@ -65,7 +65,7 @@ impl<E: Env> Replica<E> {
                 break;
             };
             if ahead.is_empty() {
-                ahead = self.decode_ahead(next);
+                ahead = self.decode_ahead(&entry);
             }
             match self.apply_entry(&entry, ahead.pop_front(), turn) {
                 Ok(Applying::Done) => self.keep_digest(),
@@ -229,11 +229,12 @@ impl<E: Env> Replica<E> {
 
     /// The commands that are applied next, as far as they are at hand; their keys are on their way from
     /// memory.
-    fn decode_ahead(&self, next: Index) -> VecDeque<Decoded> {
-        let last = self.committed.0.min(next.0 + DECODED_AHEAD_MAX - 1);
-        let decoded = (next.0..=last).map_while(|index| {
-            let entry = self.at_hand(Index(index)).filter(|entry| !entry.data.is_empty())?;
-            let command = Command::decode(entry.data.clone()).ok()?;
+    fn decode_ahead(&self, first: &Entry) -> VecDeque<Decoded> {
+        let last = self.committed.0.min(first.index.0 + DECODED_AHEAD_MAX - 1);
+        let later = (first.index.0 + 1..=last).map_while(|index| self.at_hand(Index(index)));
+        let decoded = std::iter::once(first).chain(later).map_while(|entry| {
+            let data = Some(&entry.data).filter(|data| !data.is_empty())?;
+            let command = Command::decode(data.clone()).ok()?;
             Some(Decoded { index: entry.index, term: entry.term, command })
         });
         let decoded: VecDeque<Decoded> = decoded.collect();
