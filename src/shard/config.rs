@@ -97,7 +97,8 @@ impl Times {
 /// Of changes since the table before, where what was deleted of the table counts as well, by whichever comes
 /// first: `changes_bytes_max`; half of the table's own
 /// size, from `changes_bytes_min` on; an eighth of it after `every`; any at all after sixteen times that, or
-/// where the log would keep more than `log_segments_max` segments for it.
+/// where the log would keep more than `log_segments_max` segments for it. The first table after a start comes
+/// up to twice as soon, so that shards which are written to alike make theirs one after another.
 ///
 /// What is written for it: under a load that fills these bytes before those times are over, a table of T
 /// bytes is written again for every C = min(`changes_bytes_max`, max(T / 2, `changes_bytes_min`)) of changes.
@@ -135,7 +136,8 @@ pub struct Snapshots {
     /// The most bytes of entries that are merged meanwhile, by whatever clock.
     pub step_bytes: usize,
     /// How long a merge rests between two steps where there is hurry: a core's shard has three quarters of
-    /// `changes_bytes_max` in memory, or somebody waits for its table.
+    /// `changes_bytes_max` in memory, somebody waits for its table, another core for its permit, or the disk
+    /// is short.
     pub rest: Duration,
     /// The same where there is none. A merge then has little of the core; other nodes make tables of the same
     /// changes just then, and calls wait for all of them.

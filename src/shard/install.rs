@@ -106,6 +106,7 @@ impl<E: Env> Replica<E> {
     /// `None`: a table of the replica's own is being made.
     pub(crate) fn reserve_install(&mut self, named: &TableRef) -> Option<bool> {
         if self.changes.is_running {
+            self.changes.is_awaited = true;
             return None;
         }
         let in_table = self.state.table().map_or(Index(0), |table| table.meta().applied);

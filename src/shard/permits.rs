@@ -90,6 +90,11 @@ impl Permits {
         self.place_of(core).store(0, Ordering::Relaxed);
     }
 
+    /// Whether a core waits for one.
+    pub(crate) fn are_awaited(&self) -> bool {
+        self.0.waiting.iter().any(|number| number.load(Ordering::Relaxed) != 0)
+    }
+
     /// A permit, where there is one more than others wait for.
     fn take_behind(&self, others: u32) -> Option<Permit> {
         let Shared { max, given, .. } = &*self.0;
@@ -134,7 +139,7 @@ mod tests {
         assert!(permits.take(B).is_none() && permits.take(C).is_none());
         drop(held);
         // The one that had it is not faster than those that wait, nor is the later of them.
-        assert!(permits.take(A).is_none() && permits.take(C).is_none());
+        assert!(permits.take(A).is_none() && permits.take(C).is_none() && permits.are_awaited());
         let held = permits.take(B);
         assert!(held.is_some() && !waits(&permits, B) && waits(&permits, C));
         drop(held);
@@ -145,7 +150,7 @@ mod tests {
         // A has waited since before B came again; and it may change its mind.
         assert!(permits.take(B).is_none());
         permits.withdraw(A);
-        assert!(permits.take(B).is_some());
+        assert!(permits.take(B).is_some() && !permits.are_awaited());
     }
 
     #[test]

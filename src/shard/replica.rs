@@ -265,7 +265,7 @@ impl<E: Env> Replica<E> {
             looked_ahead: Index(0),
             loading: BTreeMap::new(),
             last_loading: 0,
-            changes: Changes::new(now),
+            changes: Changes::at_start(config, shard, now),
             repair: Repair::new(standing),
             digests: Digests::default(),
             table_waiters: Vec::new(),

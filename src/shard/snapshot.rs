@@ -78,11 +78,15 @@ pub(crate) struct Changes {
     /// Bytes of the entries applied since.
     bytes: usize,
     since: Instant,
+    /// How much of what makes a table due is enough for this one.
+    share: Share,
     /// A table is being made.
     pub(crate) is_running: bool,
     rests_until: Instant,
     /// Somebody asked for a table, whatever has changed.
     is_asked: bool,
+    /// Somebody waits for the table that is being made.
+    pub(crate) is_awaited: bool,
     /// A table is due, and the own disk does not hold yet what is applied.
     pub(crate) waits_for_disk: bool,
     /// Bytes that are written of the table that is being made.
@@ -96,13 +100,20 @@ impl Changes {
         Self {
             bytes: 0,
             since: now,
+            share: Share::WHOLE,
             is_running: false,
             rests_until: now,
             is_asked: false,
+            is_awaited: false,
             waits_for_disk: false,
             written: Rc::default(),
             found_no_room: false,
         }
+    }
+
+    /// The same after a start.
+    pub(crate) fn at_start(config: &Config, shard: ShardId, now: Instant) -> Self {
+        Self { share: Share::of(config, shard), ..Self::new(now) }
     }
 
     /// An entry of so many bytes was applied.
@@ -111,12 +122,46 @@ impl Changes {
     }
 }
 
+/// How much of what makes a table due is enough for the first one after a start, of 65536.
+///
+/// Shards that are written to alike would have their tables due at the same moment, on every node, round
+/// after round; and calls wait for all of them. So the first tables come one after another, in the second half
+/// of their time, and those behind them keep that distance. Multiples of the golden ratio lie evenly however
+/// many there are (Knuth, The Art of Computer Programming, volume 3, 6.4, theorem S).
+#[derive(Clone, Copy, Debug)]
+struct Share(u32);
+
+impl Share {
+    const WHOLE: Self = Self(1 << 16);
+
+    /// Of a shard on this node.
+    fn of(config: &Config, shard: ShardId) -> Self {
+        let (nodes, node) = (config.layout.nodes, config.node());
+        Self::of_place(shard.0.wrapping_mul(nodes).wrapping_add(node.0))
+    }
+
+    fn of_place(place: u32) -> Self {
+        const GOLDEN: u32 = 0x9E37_79B9;
+        Self(Self::WHOLE.0 - (place.wrapping_mul(GOLDEN) >> 17))
+    }
+
+    fn of_bytes(self, bytes: usize) -> usize {
+        usize::try_from((bytes as u128 * u128::from(self.0)) >> 16)
+            .expect("a share is no more than the whole")
+    }
+
+    fn of_time(self, time: Duration) -> Duration {
+        time * self.0 / Self::WHOLE.0
+    }
+}
+
 impl Snapshots {
     /// Whether so many bytes of changes, the first of them so long ago, are to be made into a table, over one
     /// of `table_bytes`.
-    fn is_due(&self, changes: usize, age: Duration, table_bytes: usize) -> bool {
-        let is_large = changes >= (table_bytes / 2).clamp(self.changes_bytes_min, self.changes_bytes_max);
-        let is_old = age >= self.every && changes >= table_bytes / 8;
+    fn is_due(&self, (changes, age): (usize, Duration), table_bytes: usize, share: Share) -> bool {
+        let enough = (table_bytes / 2).clamp(self.changes_bytes_min, self.changes_bytes_max);
+        let is_large = changes >= share.of_bytes(enough);
+        let is_old = age >= share.of_time(self.every) && changes >= table_bytes / 8;
         is_large || is_old || age >= self.every * 16
     }
 }
@@ -145,7 +190,8 @@ impl<E: Env> Replica<E> {
         let table = self.state.table().map_or(0, |table| table.footer().file_length);
         let table = usize::try_from(table).unwrap_or(usize::MAX);
         let (age, every) = (now.since(changes.since), config.snapshots.every);
-        let is_due = config.snapshots.is_due(bytes, age, table) || self.is_due_for_room(age, every);
+        let is_due =
+            config.snapshots.is_due((bytes, age), table, changes.share) || self.is_due_for_room(age, every);
         let has_changes = applied.0 > in_table;
         let is_due = has_changes && (is_due || changes.is_asked);
         let is_urgent = changes.is_asked;
@@ -185,7 +231,9 @@ impl<E: Env> Replica<E> {
     /// Whether this shard cannot wait for long until its core has made a table.
     pub(crate) fn hurries_tables(&self, config: &Config) -> bool {
         let bytes = self.changes.bytes.max(self.state.memtable_bytes());
-        self.changes.is_asked || bytes >= config.snapshots.changes_bytes_max / 4 * 3
+        self.changes.is_asked
+            || self.changes.is_awaited
+            || bytes >= config.snapshots.changes_bytes_max / 4 * 3
     }
 
     /// Freezes the state, or takes up again what was frozen.
@@ -207,7 +255,8 @@ impl<E: Env> Replica<E> {
                     self.shard
                 );
                 let term = self.raft.term_at(applied).expect("the log knows the term of what was applied");
-                self.changes = Changes::new(now);
+                let is_awaited = self.changes.is_asked;
+                self.changes = Changes { is_awaited, ..Changes::new(now) };
                 self.state.freeze(term, membership_of(&config.layout.voters()))
             }
         };
@@ -227,6 +276,7 @@ impl<E: Env> Replica<E> {
         self.table = Some(Rc::new(table.file));
         self.looked_ahead = Index(0);
         (self.changes.is_running, self.changes.found_no_room) = (false, false);
+        self.changes.is_awaited = false;
         self.changes.written.set(0);
         let retired = self.state.install_table(table.index);
         self.let_go_of_log(keep_entries);
@@ -453,8 +503,27 @@ mod tests {
             (mib, old, 40 * mib, false),
             (1, old * 16, 40 * mib, true),
         ] {
-            let found = settings.is_due(changes, age, table);
+            let found = settings.is_due((changes, age), table, Share::WHOLE);
             assert_eq!(found, is_due, "{changes} bytes after {age:?} over {table}");
+        }
+        let half = Share(1 << 15);
+        assert!(settings.is_due((2 * mib, new), 0, half) && !settings.is_due((2 * mib - 1, new), 0, half));
+        assert!(settings.is_due((mib, old / 2), 4 * mib, half));
+    }
+
+    #[test]
+    fn the_first_tables_of_shards_and_nodes_are_due_one_after_another() {
+        for count in [3, 8, 24, 64 * 3, 512 * 5] {
+            let mut shares: Vec<u32> = (0..count).map(|place| Share::of_place(place).0).collect();
+            shares.sort_unstable();
+            assert!(
+                shares[0] > Share::WHOLE.0 / 2 && shares[shares.len() - 1] == Share::WHOLE.0,
+                "{shares:?}"
+            );
+            let even = Share::WHOLE.0 / 2 / count;
+            let gaps = shares.windows(2).map(|pair| pair[1] - pair[0]);
+            let (least, most) = gaps.fold((u32::MAX, 0), |(l, m), gap| (l.min(gap), m.max(gap)));
+            assert!(least >= even / 3 && most <= even * 3, "{count}: {least} to {most}, {even} were even");
         }
     }
 }

@@ -308,10 +308,14 @@ impl<E: Env> Inner<E> {
         Some((replica.begin_snapshot(config, (now, random), rest), permit))
     }
 
-    /// Has the merge that runs, or the next one, take its time where no shard waits for it.
+    /// Has the merge that runs, or the next one, take its time where nobody waits for it: no shard of this
+    /// core, no other core for the permit, and no disk that is short for the room that tables make.
     fn pace_merge(&self) {
         let Snapshots { rest, rest_calm, .. } = self.config.snapshots;
-        let has_hurry = self.replicas.values().any(|replica| replica.hurries_tables(&self.config));
+        let is_awaited =
+            self.config.permits.snapshots.are_awaited() || self.gauge.room().level != Level::Enough;
+        let has_hurry =
+            is_awaited || self.replicas.values().any(|replica| replica.hurries_tables(&self.config));
         self.merge_rest.set(if has_hurry { rest } else { rest_calm });
     }
 
