@@ -113,6 +113,11 @@ impl Call {
         self.first_sent_ns.unwrap_or(self.start_ns)
     }
 
+    /// Whether a call of the operation was handed to a connection.
+    pub fn was_sent(&self) -> bool {
+        self.first_sent_ns.is_some()
+    }
+
     /// The call was sent at `now_ns`; its answer will come from there.
     pub fn sent(&mut self, route: Route, now_ns: u64) {
         assert!(self.is_waiting(), "a call is sent once");

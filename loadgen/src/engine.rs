@@ -31,7 +31,7 @@ use crate::audit::Recorder;
 use crate::call::Call;
 use crate::connection::{Carriage, LinkChange, Sending};
 use crate::keys::KEY_BYTES;
-use crate::links::{LinkOptions, Links};
+use crate::links::{LinkOptions, Links, Up};
 use crate::message::Message;
 use crate::random::Random;
 use crate::ready::ReadyList;
@@ -112,6 +112,8 @@ struct Late {
     measured: u64,
     /// Measured, and every place was taken when they were due.
     measured_no_place: u64,
+    /// Measured, and no connection could take them when they had a place.
+    measured_no_stream: u64,
 }
 
 /// The part of `whole` that falls to a thread of so many.
@@ -172,8 +174,8 @@ impl Engine {
         })
     }
 
-    /// Connections that are up.
-    pub fn links_up(&self) -> usize {
+    /// Connections that are up, of how many.
+    pub fn links_up(&self) -> Up {
         self.links.up()
     }
 
@@ -386,25 +388,30 @@ impl Engine {
             let Some(place) = self.free.pop() else { return };
             self.schedule.advance();
             self.gather.started(now_ns);
-            if now_ns - start_ns > LATE_NS {
-                self.count_late(start_ns);
-            }
             let shard = self.links.shard_of(self.source.key(&op, &mut [0; KEY_BYTES]));
             let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
             self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
             self.record(place);
-            if !self.send(place, now_ns) {
+            if self.send(place, now_ns) {
+                self.count_late(start_ns, now_ns, false);
+            } else {
                 self.waiting.push_back(place);
             }
         }
     }
 
-    /// A call leaves late: because no place was free for it, or because this thread came to it late.
-    fn count_late(&mut self, start_ns: u64) {
+    /// Counts a call of an open loop that left just now, where it left late: because no place was free for
+    /// it, or then no connection, or because this thread came to it late.
+    fn count_late(&mut self, start_ns: u64, now_ns: u64, has_waited: bool) {
+        if now_ns - start_ns <= LATE_NS || !self.schedule.is_open() {
+            return;
+        }
         self.late.all += 1;
         if self.schedule.measures(start_ns) {
+            let had_no_place = start_ns <= self.full_ns;
             self.late.measured += 1;
-            self.late.measured_no_place += u64::from(start_ns <= self.full_ns);
+            self.late.measured_no_place += u64::from(had_no_place);
+            self.late.measured_no_stream += u64::from(has_waited && !had_no_place);
         }
     }
 
@@ -415,7 +422,17 @@ impl Engine {
         let mut refused = 0;
         for _ in 0..self.waiting.len() {
             let Some(place) = self.waiting.pop_front() else { return };
-            if self.calls[place as usize].is_waiting() && !self.send(place, now_ns) {
+            let call = &self.calls[place as usize];
+            let (is_first, start_ns) = (!call.was_sent(), call.start_ns);
+            if !call.is_waiting() {
+                continue;
+            }
+            if self.send(place, now_ns) {
+                // The later calls of an operation are due when those before them are answered.
+                if is_first {
+                    self.count_late(start_ns, now_ns, true);
+                }
+            } else {
                 self.waiting.push_back(place);
                 refused += 1;
                 if refused == REFUSED_MAX {
@@ -486,6 +503,7 @@ impl Engine {
         record.interval.late += late.all;
         record.total.late += late.measured;
         record.total.late_no_place += late.measured_no_place;
+        record.total.late_no_stream += late.measured_no_stream;
         if now_ns >= self.lap_ns {
             self.lap_ns = now_ns + LAP_NS;
             record.interval.usage = self.lap.end(now_ns, self.operations).unwrap_or_default();

@@ -20,7 +20,9 @@
 //! error_us, timeout_us the same of errors that are no timeouts, and of timeouts: until they failed
 //! by_operation         { kind: { operations, latency_us, service_us } }
 //! late                 calls (of an open loop, that left more than 1 ms late), percent, and of the calls
-//!                      no_place (all places were taken when they were due)
+//!                      no_place (all places were taken when they were due), no_stream (no connection was
+//!                      up with a stream left for them)
+//! connections_down     how many could not be made before the run began
 //! own_cpu_us_per_op    what loadgen itself used
 //! busiest_thread       of loadgen: ran_percent, waited_percent (for a core)
 //! warnings             [ what makes the result doubtful ]
@@ -74,7 +76,9 @@ pub fn of(report: &Report<'_>) -> Value {
             "calls": total.late,
             "percent": rounded(total.late_percent(), 3),
             "no_place": total.late_no_place,
+            "no_stream": total.late_no_stream,
         },
+        "connections_down": total.unconnected,
         "own_cpu_us_per_op": rounded(cpu_us_per_operation(&total.usage), 3),
         "busiest_thread": {
             "ran_percent": rounded(busiest.busy_percent(), 1),
@@ -287,7 +291,7 @@ mod tests {
         }
         assert_eq!(keys(&json["by_operation"]), ["get", "put"]);
         assert_eq!(keys(&json["by_operation"]["put"]), ["latency_us", "operations", "service_us"]);
-        assert_eq!(keys(&json["late"]), ["calls", "no_place", "percent"]);
+        assert_eq!(keys(&json["late"]), ["calls", "no_place", "no_stream", "percent"]);
         assert_eq!(keys(&json["busiest_thread"]), ["ran_percent", "waited_percent"]);
         let point = &json["series"][0];
         let want = ["errors", "from_s", "late", "latency_us", "operations", "service_us", "timeouts", "to_s"];

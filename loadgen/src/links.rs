@@ -35,6 +35,15 @@ pub struct Links {
     options: LinkOptions,
 }
 
+/// Connections that are up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Up {
+    /// How many.
+    pub up: usize,
+    /// Of how many.
+    pub all: usize,
+}
+
 /// How connections are made.
 #[derive(Clone)]
 pub struct LinkOptions {
@@ -154,9 +163,9 @@ impl Links {
         self.links.iter().all(Link::is_settled)
     }
 
-    /// Connections that are up.
-    pub fn up(&self) -> usize {
-        self.links.iter().filter(|link| link.is_up()).count()
+    /// Connections that are up, of how many.
+    pub fn up(&self) -> Up {
+        Up { up: self.links.iter().filter(|link| link.is_up()).count(), all: self.links.len() }
     }
 
     /// Sends an operation on a shard to where it goes, with the next [`Links::flush`]. `None` where no

@@ -90,6 +90,10 @@ pub struct Total {
     /// Of these, the ones that every place was taken for when they were due: the server is behind, not the
     /// load generator.
     pub late_no_place: u64,
+    /// Of the others, the ones that had a place and found no connection that was up and had a stream left.
+    pub late_no_stream: u64,
+    /// Connections that could not be made before the run began; of several runs, in the worst of them.
+    pub unconnected: u64,
     /// What failed, by kind.
     pub errors: BTreeMap<ErrorKind, u64>,
     /// How long failures took that are no timeouts, from when the call was meant to start.
@@ -140,6 +144,8 @@ impl Default for Total {
             told: Told::default(),
             late: 0,
             late_no_place: 0,
+            late_no_stream: 0,
+            unconnected: 0,
             errors: BTreeMap::new(),
             error_ns: histogram(),
             timeout_ns: histogram(),
@@ -224,6 +230,8 @@ impl Total {
         self.told.merge(&other.told);
         self.late += other.late;
         self.late_no_place += other.late_no_place;
+        self.late_no_stream += other.late_no_stream;
+        self.unconnected = self.unconnected.max(other.unconnected);
         for (kind, count) in &other.errors {
             *self.errors.entry(*kind).or_default() += count;
         }
@@ -311,11 +319,12 @@ mod tests {
         other.fail(ErrorKind::Timeout, 1, 5_000_000);
         other.fail(ErrorKind::ConnectionLost, 1, 3_000);
         other.fail(ErrorKind::Dropped, 0, 1);
-        (other.not_found, other.late, other.late_no_place) = (4, 3, 2);
+        (other.not_found, other.late, other.late_no_place, other.late_no_stream) = (4, 3, 2, 1);
         sum.merge(&other);
         assert_eq!((sum.operations(), sum.failures(), sum.not_found), (3, 4, 4));
         assert_eq!((sum.timeouts(), sum.timeout_ns.len(), sum.error_ns.len()), (3, 3, 1));
-        assert_eq!((sum.late, sum.late_no_place, sum.errors.len()), (3, 2, 2));
+        assert_eq!((sum.late, sum.late_no_place, sum.late_no_stream), (3, 2, 1));
+        assert_eq!(sum.errors.len(), 2);
         assert!(sum.latency_ns().max() >= LATENCY_NS_MAX);
         assert!(sum.service_ns().max() < 2_002 && sum.error_ns.max() < 3_002);
         let kinds: Vec<_> = sum.by_operation().map(|(name, kind)| (name, kind.latency_ns.len())).collect();

@@ -23,6 +23,7 @@ use crate::header::{self, header};
 use crate::host::Host;
 use crate::html::{self, RunView};
 use crate::json;
+use crate::links::Up;
 use crate::live;
 use crate::record::{self, Measured, Record, SharedRecord, Total};
 use crate::report::Report;
@@ -214,13 +215,13 @@ async fn run_engines(
 ) -> Result<Measured, RunError> {
     let shared = Arc::new(Shared::new(routing));
     let mut engines = Engines::start(settings, &shared).map_err(RunError::Io)?;
-    let up = engines.connected().await;
-    if up == 0 && shared.stopped_ns().is_none() {
+    let connected = engines.connected().await;
+    if connected.up == 0 && shared.stopped_ns().is_none() {
         engines.abandon();
         return Err(RunError::NoConnection);
     }
     if !settings.quiet {
-        eprintln!("  {:<12} {up} up", "connected");
+        eprint!("{}", header::row("connected", &format!("{} up", connected.up)));
     }
     let start_ns = shared.now_ns();
     engines.go.send_replace(Some(start_ns));
@@ -228,6 +229,7 @@ async fn run_engines(
     watch_over(settings, &shared, control, &mut engines, &mut watch).await;
     let end_ns = shared.now_ns();
     let mut total = engines.join().map_err(RunError::Io)?;
+    total.unconnected = (connected.all - connected.up) as u64;
     let (series, log_error) = watch.end();
     let duration_s = duration_s(settings, start_ns, end_ns, shared.stopped_ns());
     total.audit = audit::audited(settings, &shared, has_strays).await;
@@ -305,7 +307,7 @@ struct Engines {
     threads: Vec<JoinHandle<io::Result<()>>>,
     records: Vec<SharedRecord>,
     /// What the engines say: how many connections they have. Closed when the last one has ended.
-    words: mpsc::Receiver<usize>,
+    words: mpsc::Receiver<Up>,
     /// When they begin, in nanoseconds of the run.
     go: watch::Sender<Option<u64>>,
 }
@@ -328,12 +330,13 @@ impl Engines {
     }
 
     /// Waits until every engine has connected, or failed to. Gives the connections that are up.
-    async fn connected(&mut self) -> usize {
-        let mut up = 0;
+    async fn connected(&mut self) -> Up {
+        let mut sum = Up::default();
         for _ in 0..self.threads.len() {
-            up += self.words.recv().await.unwrap_or(0);
+            let engine = self.words.recv().await.unwrap_or_default();
+            sum = Up { up: sum.up + engine.up, all: sum.all + engine.all };
         }
-        up
+        sum
     }
 
     /// Lets the engines end without a run.
@@ -363,7 +366,7 @@ async fn drive(
     thread: (usize, usize),
     shared: Arc<Shared>,
     record: SharedRecord,
-    (say, mut started): (mpsc::Sender<usize>, watch::Receiver<Option<u64>>),
+    (say, mut started): (mpsc::Sender<Up>, watch::Receiver<Option<u64>>),
 ) -> io::Result<()> {
     let mut engine = Engine::new(&settings, thread, shared, record)?;
     // The engine polls its sockets until they have nothing more, so tokio's budget would only make it spin.

@@ -37,6 +37,18 @@ async fn run(
     (comparison, ended, steps)
 }
 
+#[tokio::test]
+async fn a_node_that_is_not_there_is_told() {
+    let (one, other) = (TestServer::start().await, TestServer::start().await);
+    // Nobody listens at port 1.
+    let missing = format!("etcd@{},127.0.0.1:1", other.address);
+    let line = format!("--workload put --rounds 1 --preload {SHORT}");
+    let (comparison, ended, _) = run(sides(&one.address, &missing, &line), None).await;
+    assert!(matches!(ended, Ended::Whole), "{ended:?}");
+    let warnings = comparison.warnings();
+    assert!(warnings.iter().any(|why| why.contains("1 connections could not be made")), "{warnings:?}");
+}
+
 const SHORT: &str = "--duration 100ms --warmup 10ms --keys 50 --in-flight 4";
 
 fn runs(side: usize, round: usize) -> Step {

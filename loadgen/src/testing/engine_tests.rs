@@ -76,6 +76,17 @@ async fn a_stall_shows_in_the_open_loop() {
 }
 
 #[tokio::test]
+async fn calls_that_wait_for_a_stream_left_late() {
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
+    let line = "--target health --rate 2500 --duration 1s --warmup 0s --in-flight 4096 --connections 1";
+    let total = run(&server, line).await.total;
+    assert_eq!((total.operations(), total.failures()), (2500, 0));
+    // 2500 are due in the second, and 1024 of them are on their way.
+    let (late, no_stream) = (total.late, total.late_no_stream);
+    assert!(no_stream >= 1000 && total.late_no_place == 0, "{no_stream} of {late} found no stream");
+}
+
+#[tokio::test]
 async fn a_stall_is_in_the_service_time_where_calls_can_leave() {
     let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
     let total = run(&server, "--target health --rate 200 --duration 2s --warmup 0s").await.total;
