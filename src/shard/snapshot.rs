@@ -125,9 +125,9 @@ impl Changes {
 /// How much of what makes a table due is enough for the first one after a start, of 65536.
 ///
 /// Shards that are written to alike would have their tables due at the same moment, on every node, round
-/// after round; and calls wait for all of them. So the first tables come one after another, in the second half
-/// of their time, and those behind them keep that distance. Multiples of the golden ratio lie evenly however
-/// many there are (Knuth, The Art of Computer Programming, volume 3, 6.4, theorem S).
+/// after round; and calls wait for all of them. So the first tables come one after another, in the second
+/// half of their time, and those behind them keep that distance. Multiples of the golden ratio lie evenly
+/// however many there are (Knuth, The Art of Computer Programming, volume 3, 6.4, theorem S).
 #[derive(Clone, Copy, Debug)]
 struct Share(u32);
 
