@@ -28,6 +28,7 @@ fn good_host() -> Host {
         dir: Dir {
             path: "/var/lib/distribkv".into(),
             file_system: FileSystem::of_magic(0x5846_5342),
+            discards: false,
             direct_io: Ok(()),
             free_bytes: 800 << 30,
         },
@@ -175,6 +176,7 @@ fn a_disk_that_rotates() {
         kernel: "5.10.0-28-amd64".into(),
         cpus: Cpus { online: 4, allowed: 4, quota_milli: None, executors: Ok(4) },
         memory: Memory { total: 8 << 30, available: 7 << 30, swap: 2 << 30, ..good_host().memory },
+        dir: Dir { file_system: FileSystem::of_magic(0xEF53), discards: true, ..good_host().dir },
         device: Some(device),
         huge_pages: Some("always".into()),
         governor: Some("powersave".into()),

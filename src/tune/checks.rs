@@ -11,8 +11,8 @@ use super::page::bytes_text;
 
 /// The oldest kernel that executors start on.
 const KERNEL_LEAST: (u64, u64) = (5, 8);
-/// The oldest one that takes ring memory not from what a process may lock, and has what makes rings fast.
-const KERNEL_WANTED: (u64, u64) = (5, 15);
+/// The oldest one with the rings that executors ask for, see [`crate::env::os::uring`].
+const KERNEL_WANTED: (u64, u64) = (6, 0);
 /// What each executor needs to lock.
 pub const LOCKED_BYTES_PER_CORE: u64 = 512 << 10;
 /// What executors register memory for, however many there are.
@@ -36,8 +36,9 @@ pub(super) fn kernel(host: &Host) -> Finding {
         Some(version) if version < KERNEL_WANTED => State::Better,
         Some(_) => State::Ok,
     };
-    Finding::of("kernel", state, format!("Linux {}", host.kernel), "5.15 or newer")
-        .or_change("install a newer kernel: rings are faster, and take no locked memory, from 5.12 on")
+    Finding::of("kernel", state, format!("Linux {}", host.kernel), "6.0 or newer").or_change(
+        "install a newer kernel: from 5.12 on rings take no locked memory, from 6.0 on they disturb less",
+    )
 }
 
 fn version_of(release: &str) -> Option<(u64, u64)> {
@@ -182,6 +183,10 @@ pub(super) fn swap(host: &Host) -> Finding {
 pub(super) fn file_system(host: &Host) -> Finding {
     let dir = &host.dir;
     let (state, change) = match dir.file_system.kind {
+        FileSystemKind::InPlace if dir.discards => (
+            State::Better,
+            "mount it without `discard`, and enable fstrim.timer: many disks stand still for it",
+        ),
         FileSystemKind::InPlace => (State::Ok, ""),
         FileSystemKind::Copying => {
             (State::Better, "ext4 or xfs: this one writes each block anew, and what points to it")
@@ -195,8 +200,15 @@ pub(super) fn file_system(host: &Host) -> Finding {
         FileSystemKind::Memory => (State::Needed, "a disk: nothing here outlives the machine"),
         FileSystemKind::Unknown => (State::Better, "ext4 or xfs: of this one nothing is known"),
     };
-    let found = format!("{} at {}", dir.file_system.name, dir.path);
-    Finding::of("file system", state, found, "ext4 or xfs, local").or_change(change).told_at_start()
+    let how = if dir.discards { " with discard" } else { "" };
+    let found = format!("{}{how} at {}", dir.file_system.name, dir.path);
+    let finding = Finding::of("file system", state, found, "ext4 or xfs, local").or_change(change);
+    // Nodes remove their files so that little is left of it: no reason to say it with every start.
+    if dir.discards && dir.file_system.kind == FileSystemKind::InPlace {
+        finding
+    } else {
+        finding.told_at_start()
+    }
 }
 
 pub(super) fn direct_io(host: &Host) -> Finding {

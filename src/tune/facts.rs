@@ -88,6 +88,8 @@ pub struct Dir {
     pub path: String,
     /// Its file system.
     pub file_system: FileSystem,
+    /// Whether it is mounted with `discard`: the disk is told of the blocks of a removed file as it goes.
+    pub discards: bool,
     /// Whether a file in it can be opened with `O_DIRECT`; the text is why not.
     pub direct_io: Result<(), String>,
     /// The bytes that may yet be written there.

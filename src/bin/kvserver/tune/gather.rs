@@ -193,8 +193,26 @@ fn dir(data_dir: &Path) -> Result<Dir, Exit> {
     Ok(Dir {
         path: path.display().to_string(),
         file_system: FileSystem::of_magic(magic),
+        discards: discards(&path),
         direct_io,
         free_bytes,
+    })
+}
+
+/// Whether the file system that a directory is on is mounted with `discard`.
+fn discards(dir: &Path) -> bool {
+    let number = fs::metadata(dir).ok().map(|metadata| metadata.dev());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    number.is_some_and(|number| {
+        has_option(&mounts, &format!("{}:{}", libc::major(number), libc::minor(number)), "discard")
+    })
+}
+
+/// Whether a device is mounted with an option, by lines as `36 35 98:0 / /mnt rw - ext4 /dev/sda rw,discard`.
+fn has_option(mounts: &str, device: &str, option: &str) -> bool {
+    mounts.lines().filter(|line| line.split(' ').nth(2) == Some(device)).any(|line| {
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        options.split(',').any(|set| set == option || set.starts_with(&format!("{option}=")))
     })
 }
 
@@ -236,6 +254,15 @@ mod tests {
         assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
         assert_eq!(chosen("none").as_deref(), Some("none"));
         assert_eq!(load_milli("7.25 3.00 1.50 2/400 77"), Some(7250));
+    }
+
+    #[test]
+    fn an_option_of_a_mount_is_its_device_s() {
+        let mounts = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard,errors=remount-ro\n\
+                      23 22 8:1 / /mnt/discard rw shared:2 - btrfs /dev/sda1 rw,discard=async\n\
+                      24 22 8:2 / /srv rw - xfs /dev/sda2 rw,nodiscard\n";
+        let found = ["254:0", "8:1", "8:2", "8:3"].map(|device| has_option(mounts, device, "discard"));
+        assert_eq!(found, [true, true, false, false]);
     }
 
     #[test]
