@@ -74,6 +74,9 @@ pub struct EdgeLimits {
     /// The time for a unary call, an operation of a Pipeline or a page of a Scan whose client gave none. 10
     /// s.
     pub deadline_default: Duration,
+    /// How long a stream's answer is kept of which its client takes nothing, though there is something to
+    /// send: about as long as a connection that is silent. 60 s.
+    pub stall_timeout: Duration,
     /// The longest deadline that is kept, whatever the client gave. 1 h.
     pub deadline_max: Duration,
 }
@@ -109,6 +112,7 @@ impl EdgeLimits {
         linger_timeout: Duration::from_secs(1),
         linger_bytes_max: 8 << 20,
         deadline_default: Duration::from_secs(10),
+        stall_timeout: Duration::from_secs(60),
         deadline_max: Duration::from_secs(3600),
     };
 

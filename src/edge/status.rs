@@ -28,6 +28,7 @@
 //! a session of a shard that does not exist   FAILED_PRECONDITION  SESSION_EXPIRED      certainly not
 //! a backup of a replica that is behind       UNAVAILABLE          (none)               certainly not
 //! tables that were not made in time          DEADLINE_EXCEEDED    OUTCOME_UNKNOWN      they may yet be made
+//! an answer that the client does not take    DEADLINE_EXCEEDED    OUTCOME_UNKNOWN      not known
 //! ```
 //!
 //! Invariants:
@@ -37,6 +38,7 @@
 //! - A message is never longer than [`MESSAGE_BYTES_MAX`], whatever it quotes.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::kv::Refusal;
 use crate::route::call::{Failure, FailureKind};
@@ -133,6 +135,12 @@ impl Status {
     /// The deadline passed here, at the edge.
     pub(crate) fn deadline_exceeded() -> Self {
         Self::of_failure(&Failure::of(FailureKind::DeadlineExceeded))
+    }
+
+    /// The client has taken nothing of its answer for so long.
+    pub(crate) fn stalled(timeout: Duration) -> Self {
+        let text = format!("nothing of the answer was taken for {timeout:?}");
+        Self::new(Code::DeadlineExceeded, Reason::OutcomeUnknown, text)
     }
 
     /// How a client sees what the shards said, by the table above.

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - Whatever a client sends, its stream ends in a status, an HTTP error or a reset, never in silence.
-//! - A unary call has a deadline, the client's or ours; a stream has the client's alone.
+//! - A unary call has a deadline, the client's or ours; a stream has the client's alone, and a time for an
+//!   answer of which nothing is taken.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

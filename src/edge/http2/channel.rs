@@ -101,6 +101,16 @@ impl Sender {
         self.channel.inner.session.borrow_mut().poll_room(self.id, wanted, context)
     }
 
+    /// Whether it waits for what all streams of its connection share, and not for its own window.
+    pub(in crate::edge) fn is_in_line(&self) -> bool {
+        self.channel.inner.session.borrow().is_in_line(self.id)
+    }
+
+    /// What was sent of all streams of its connection, in bytes.
+    pub(in crate::edge) fn sent_of_all(&self) -> u64 {
+        self.channel.inner.session.borrow().sent
+    }
+
     /// Sends a whole answer of one message, where it fits; whether it did.
     pub(in crate::edge) fn answer(&mut self, data: &[u8]) -> Result<bool, Gone> {
         self.channel.with(|session| {

@@ -104,6 +104,11 @@ impl Session {
         Poll::Pending
     }
 
+    /// Whether a stream waits for what all share, and not for a window of its own.
+    pub(super) fn is_in_line(&self, id: u32) -> bool {
+        self.streams.get(id).is_some_and(|stream| stream.ticket.is_some())
+    }
+
     /// How much may be sent of a stream now.
     pub(super) fn room(&self, id: u32) -> usize {
         let Some(stream) = self.streams.get(id) else { return 0 };
@@ -156,6 +161,7 @@ impl Session {
         let stream = self.streams.get_mut(id).ok_or(Gone)?;
         stream.send_window -= data.len() as i64;
         self.send_window -= data.len() as i64;
+        self.sent += data.len() as u64;
         for part in data.chunks(frame::PAYLOAD_BYTES_MAX) {
             Head { len: part.len(), kind: Kind::Data, flags: 0, stream: id }.write(&mut self.out);
             self.out.extend_from_slice(part);

@@ -94,6 +94,8 @@ pub(in crate::edge) struct Session {
     /// What the client takes: of all streams now, and of a new stream.
     pub(super) send_window: i64,
     stream_window: i64,
+    /// What was sent of all streams, in bytes.
+    pub(super) sent: u64,
     /// What the client may send, and what was taken and not given back, in bytes.
     receive_window: u32,
     owed: u32,
@@ -136,6 +138,7 @@ impl Session {
             out,
             send_window: i64::from(WINDOW_BYTES_FIRST),
             stream_window: i64::from(WINDOW_BYTES_FIRST),
+            sent: 0,
             receive_window: limits.connection_window_bytes.max(WINDOW_BYTES_FIRST),
             owed: 0,
             turns: Turns::default(),

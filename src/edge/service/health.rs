@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{Edge, encode};
 use crate::edge::frame::{Messages, ReadError, Received};
-use crate::edge::reply::{Answers, Reply};
+use crate::edge::reply::{Answers, Reply, Unsent};
 use crate::edge::status::{Code, Status};
 use crate::edge::store::{Serving, Store};
 use crate::edge::stream::{Guarded, guard};
@@ -63,7 +63,7 @@ pub(in crate::edge) async fn watch<E: Env, S: Store>(
         Ok((request, _held)) => request.service,
         Err(status) => return reply.fail(&status),
     };
-    let Ok(mut answers) = reply.start() else { return };
+    let Ok(mut answers) = reply.start(edge, deadline) else { return };
     if let Some(status) = follow(edge, &service, &mut answers, deadline).await {
         answers.finish(Err(status));
     }
@@ -73,7 +73,7 @@ pub(in crate::edge) async fn watch<E: Env, S: Store>(
 async fn follow<E: Env, S: Store>(
     edge: &Edge<E, S>,
     service: &str,
-    answers: &mut Answers,
+    answers: &mut Answers<E>,
     deadline: Option<Instant>,
 ) -> Option<Status> {
     let mut said = None;
@@ -87,7 +87,11 @@ async fn follow<E: Env, S: Store>(
                 Ok(frame) => frame,
                 Err(status) => return Some(status),
             };
-            answers.send(frame).await.ok()?;
+            match answers.send(frame).await {
+                Ok(()) => {}
+                Err(Unsent::Late(status)) => return Some(status),
+                Err(Unsent::Gone) => return None,
+            }
         }
         let changed = changed_or_draining(edge, version);
         match guard(edge.env(), deadline, |context| answers.poll_gone(context), changed).await {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Edge, encode};
 use crate::edge::budget::Budget;
 use crate::edge::frame::{Messages, ReadError, Received};
-use crate::edge::reply::Reply;
+use crate::edge::reply::{Reply, Unsent};
 use crate::edge::status::{Code, Status};
 use crate::edge::store::{BackupSource, Store};
 use crate::edge::stream::{Guarded, guard};
@@ -65,7 +65,7 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
         let text = format!("{} backups are being made here", edge.limits().backups_max);
         return reply.fail(&Status::overloaded(text));
     };
-    let Ok(mut answers) = reply.start() else { return };
+    let Ok(mut answers) = reply.start(edge, deadline) else { return };
     let mut backup = edge.store().backup();
     let outcome = loop {
         let next = backup.next();
@@ -81,10 +81,11 @@ pub(in crate::edge) async fn backup<E: Env, S: Store>(
             Err(status) => break Err(status),
         };
         let held = budget.hold(frame.len());
-        if answers.send(frame).await.is_err() {
-            return;
+        match answers.send(frame).await {
+            Ok(()) => drop(held),
+            Err(Unsent::Late(status)) => break Err(status),
+            Err(Unsent::Gone) => return,
         }
-        drop(held);
     };
     answers.finish(outcome);
 }

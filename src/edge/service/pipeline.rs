@@ -11,7 +11,8 @@
 //!   the next one is looked at.
 //! - What waits is bounded in number and bytes: at a limit the stream is not read, which closes its window.
 //! - The stream ends after every operation that was read has been answered; UNAVAILABLE at its end therefore
-//!   says the truth of those that were not read.
+//!   says the truth of those that were not read. Where the client does not take the answers it ends before,
+//!   with a status that says nothing of any operation.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,7 +28,7 @@ use crate::edge::budget::{Budget, Held};
 use crate::edge::convert::answer;
 use crate::edge::convert::request::{self, Asked, Bounds};
 use crate::edge::frame::{self, Messages, ReadError, Received};
-use crate::edge::reply::{Answers, Gone, Reply};
+use crate::edge::reply::{Answers, Gone, Reply, Unsent};
 use crate::edge::status::Status;
 use crate::edge::store::{PipelineOrder as _, Store};
 use crate::edge::stream::{Guarded, guard};
@@ -46,7 +47,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
     reply: Reply,
     deadline: Option<Instant>,
 ) {
-    let Ok(mut answers) = reply.start() else { return };
+    let Ok(mut answers) = reply.start(edge, deadline) else { return };
     let gathered = Rc::new(Gathered::new(budget.clone()));
     let reader = read(edge, Rc::clone(&gathered), messages, deadline);
     if let Some(outcome) = run(reader, &gathered, &mut answers).await {
@@ -56,10 +57,10 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
 }
 
 /// Runs reader and writer to their end; what the stream ends with, or `None` where its client is gone.
-async fn run(
+async fn run<E: Env>(
     reader: impl Future<Output = Result<(), ReadError>>,
     gathered: &Gathered,
-    answers: &mut Answers,
+    answers: &mut Answers<E>,
 ) -> Option<Result<(), Status>> {
     let mut reader = pin!(reader);
     let mut writer = pin!(write(gathered, answers));
@@ -81,7 +82,8 @@ async fn run(
                 Some(Ok(())) => Poll::Ready(Some(Ok(()))),
                 Some(Err(ReadError::Gone)) | None => Poll::Ready(None),
             },
-            Poll::Ready(Err(Gone)) => Poll::Ready(None),
+            Poll::Ready(Err(Unsent::Late(status))) => Poll::Ready(Some(Err(status))),
+            Poll::Ready(Err(Unsent::Gone)) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -181,7 +183,7 @@ impl Gathered {
 }
 
 /// Sends answers as they gather, until none is left to come.
-async fn write(gathered: &Gathered, answers: &mut Answers) -> Result<(), Gone> {
+async fn write<E: Env>(gathered: &Gathered, answers: &mut Answers<E>) -> Result<(), Unsent> {
     loop {
         let taken = poll_fn(|context| match answers.poll_gone(context) {
             Poll::Ready(gone) => Poll::Ready(Err(gone)),

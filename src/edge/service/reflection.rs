@@ -16,7 +16,7 @@ use prost_types::{DescriptorProto, FileDescriptorProto};
 use super::{Edge, encode};
 use crate::edge::frame::{Messages, ReadError};
 use crate::edge::method::{SERVICES, Services};
-use crate::edge::reply::{Answers, Reply};
+use crate::edge::reply::{Answers, Reply, Unsent};
 use crate::edge::status::{Code, Status};
 use crate::edge::store::Store;
 use crate::edge::stream::{Guarded, guard};
@@ -156,7 +156,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
     reply: Reply,
     deadline: Option<Instant>,
 ) {
-    let Ok(mut answers) = reply.start() else { return };
+    let Ok(mut answers) = reply.start(edge, deadline) else { return };
     let outcome = loop {
         // A stream that asks nothing for so long is at its end.
         let due = deadline.unwrap_or_else(|| edge.env().now() + edge.limits().deadline_default);
@@ -179,11 +179,15 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
 async fn answer_one<E: Env, S: Store>(
     edge: &Edge<E, S>,
     message: crate::edge::frame::Received,
-    answers: &mut Answers,
+    answers: &mut Answers<E>,
 ) -> Result<bool, Status> {
     let (request, _held) = message.decode()?;
     let frame = encode(edge, &edge.inner.reflection.answer(request))?;
-    Ok(answers.send(frame).await.is_ok())
+    match answers.send(frame).await {
+        Ok(()) => Ok(true),
+        Err(Unsent::Late(status)) => Err(status),
+        Err(Unsent::Gone) => Ok(false),
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use super::{Edge, encode};
 use crate::edge::budget::Budget;
 use crate::edge::convert::{answer, request};
 use crate::edge::frame::{Messages, ReadError};
-use crate::edge::reply::Reply;
+use crate::edge::reply::{Reply, Unsent};
 use crate::edge::status::Status;
 use crate::edge::store::Store;
 use crate::edge::stream::{Guarded, guard};
@@ -65,7 +65,7 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
         Guarded::Late => return reply.fail(&Status::deadline_exceeded()),
         Guarded::Done(Err(ReadError::Gone)) | Guarded::Gone => return,
     };
-    let Ok(mut answers) = reply.start() else { return };
+    let Ok(mut answers) = reply.start(edge, deadline) else { return };
     let outcome = loop {
         if page.headers.is_empty() {
             break Ok(());
@@ -75,10 +75,11 @@ pub(in crate::edge) async fn serve<E: Env, S: Store>(
             Err(status) => break Err(status),
         };
         let held = budget.hold(frame.len());
-        if answers.send(frame).await.is_err() {
-            return;
+        match answers.send(frame).await {
+            Ok(()) => drop(held),
+            Err(Unsent::Late(status)) => break Err(status),
+            Err(Unsent::Gone) => return,
         }
-        drop(held);
         let due = page_deadline();
         let next = scan.page(edge, due);
         match guard(edge.env(), Some(due), |context| answers.poll_gone(context), next).await {
