@@ -270,7 +270,7 @@ fn data_after_a_reset_of_the_server_is_given_back() {
 
 #[test]
 fn a_client_that_overruns_a_window_is_stopped() {
-    let limits = EdgeLimits { pipeline_operations_max: 1, ..narrow() };
+    let limits = EdgeLimits { pipeline_operations_max: 1, connection_unread_bytes_max: 140_000, ..narrow() };
     let edge = TestEdge::start_with(limits);
     for count in [1, 4] {
         let mut conn = Conn::open(&edge);
@@ -309,24 +309,50 @@ fn a_client_that_overruns_a_window_is_stopped() {
 
 #[test]
 fn streams_that_are_not_read_do_not_hold_what_others_have_sent() {
-    let limits = EdgeLimits { pipeline_operations_max: 1, deadline_default: 3 * PATIENCE, ..narrow() };
-    let edge = TestEdge::start_with(limits);
-    let mut conn = Conn::open(&edge);
-    let slow = message(&v1::PipelineRequest { tag: 1, operation: Some(slow_operation()) });
-    for stream in [1, 3] {
-        conn.send(frame(HEADERS, OPEN, stream, post("/distribkv.v1.KV/Pipeline")));
-        conn.send_counted(stream, 0, &slow);
-    }
-    conn.fence();
-    // More than half of the connection's window, and nobody takes it.
-    for _ in 0..4 {
-        for stream in [1, 3] {
-            conn.send_counted(stream, 0, &slow.repeat(13_000 / slow.len()));
+    let default = EdgeLimits::DEFAULT;
+    let most_of_it = EdgeLimits { stream_window_bytes: 52_000, ..narrow() };
+    for limits in [most_of_it, narrow(), default] {
+        let (window, of_connection) = (limits.stream_window_bytes, limits.connection_window_bytes);
+        let edge = TestEdge::start_with(EdgeLimits {
+            pipeline_operations_max: 1,
+            deadline_default: 3 * PATIENCE,
+            ..limits
+        });
+        let mut conn = Conn::open(&edge);
+        let streams: Vec<u32> = (0..of_connection / window).map(|at| 2 * at + 1).collect();
+        for stream in &streams {
+            conn.send(frame(HEADERS, OPEN, *stream, post("/distribkv.v1.KV/Pipeline")));
+            for piece in half_a_window(window).chunks(FRAME_BYTES_MAX) {
+                conn.send_counted(*stream, 0, piece);
+            }
+            conn.until("it is given back", |conn| conn.stream_send_window(*stream) == i64::from(window));
         }
+        // All that they may send, and nobody takes it.
+        for stream in &streams {
+            for piece in vec![0; window as usize].chunks(FRAME_BYTES_MAX) {
+                conn.send_counted(*stream, 0, piece);
+            }
+        }
+        conn.send(frame(HEADERS, OPEN, 101, post(PUT_PATH)));
+        conn.send_data(101, &put_message("k", vec![7; 60_000]));
+        assert!(conn.answer(101).message::<v1::PutResponse>().succeeded, "{window} of {of_connection}");
     }
-    conn.send(frame(HEADERS, OPEN, 5, post(PUT_PATH)));
-    conn.send_data(5, &put_message("k", vec![7; 60_000]));
-    assert!(conn.answer(5).message::<v1::PutResponse>().succeeded);
+}
+
+/// Operations of a Pipeline of which the last one waits, and which are taken: their last byte has the
+/// stream's window given back.
+fn half_a_window(window: u32) -> Vec<u8> {
+    let slow = message(&v1::PipelineRequest { tag: 2, operation: Some(slow_operation()) });
+    let put = |length: usize| {
+        let put = v1::PutRequest { key: "k".into(), value: vec![7; length].into(), ..Default::default() };
+        let operation = v1::Operation { operation: Some(v1::operation::Operation::Put(put)) };
+        message(&v1::PipelineRequest { tag: 1, operation: Some(operation) })
+    };
+    let length = window as usize / 2 - slow.len();
+    let around = put(length).len() - length;
+    let half = [put(length - around), slow].concat();
+    assert_eq!(half.len(), window as usize / 2);
+    half
 }
 
 fn slow_operation() -> v1::Operation {

@@ -1,6 +1,7 @@
 //! The bytes in flight: of one connection, and of all connections of a core.
 //!
-//! A message counts from its prefix until it is answered, and its answer until it is on its way out. A
+//! A message counts from its prefix until it is answered, its answer until it is on its way out, and what a
+//! client may send beyond its connection's window from the time that it is told until as much is read. A
 //! request that would go over a limit is refused; an answer never is, since what it tells has happened: while
 //! answers hold the count above the limit, new requests are refused.
 //!

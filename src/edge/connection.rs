@@ -192,12 +192,13 @@ where
         let limits = *edge.limits();
         let now = edge.env().now();
         let drain: &Drain = &edge.inner.drain;
+        let budget = edge.inner.budget.connection(limits.connection_bytes_max);
         let input_bytes = READ_BYTES_MIN.max(HEAD_BYTES + limits.frame_bytes_max as usize);
         Self {
             wire: Wire { io, input: vec![0; input_bytes].into(), received: 0, written: 0, has_heard: false },
-            channel: Channel::new(Session::new(limits)),
+            channel: Channel::new(Session::new(limits, budget.clone())),
             opened: Vec::new(),
-            budget: edge.inner.budget.connection(limits.connection_bytes_max),
+            budget,
             activity: Activity { streams: Rc::default(), last_end: Rc::new(Cell::new(now)) },
             keepalive: Keepalive::Rests(now + limits.keepalive_interval),
             timer: Box::pin(edge.env().sleep(limits.handshake_timeout.min(limits.keepalive_interval))),

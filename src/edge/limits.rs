@@ -29,10 +29,15 @@ pub struct EdgeLimits {
     pub stream_window_bytes: u32,
     /// What a client may send on one connection before it is read, in bytes. 4 MiB.
     pub connection_window_bytes: u32,
+    /// The same where streams that nobody reads hold most of that: the client is lent more, so that its other
+    /// calls go on. What is lent counts as bytes in flight, and what a core holds unread is thus at most the
+    /// windows of its connections and `core_bytes_max`. 8 MiB.
+    pub connection_unread_bytes_max: u32,
     /// What waits to be written to one connection before its streams wait, in bytes; twice as much before
     /// nothing is read from it. 256 KiB.
     pub connection_send_bytes_max: usize,
-    /// Messages of one connection, from their prefix until they are answered, in bytes. 16 MiB.
+    /// Messages of one connection, from their prefix until they are answered, and what its client is lent of
+    /// windows, in bytes. 16 MiB.
     pub connection_bytes_max: usize,
     /// The same for all connections of a core, in bytes. 256 MiB.
     pub core_bytes_max: usize,
@@ -93,6 +98,7 @@ impl EdgeLimits {
         message_bytes_max: 4 << 20,
         stream_window_bytes: 1 << 20,
         connection_window_bytes: 4 << 20,
+        connection_unread_bytes_max: 8 << 20,
         connection_send_bytes_max: 256 << 10,
         connection_bytes_max: 16 << 20,
         core_bytes_max: 256 << 20,
@@ -120,7 +126,8 @@ impl EdgeLimits {
     #[must_use]
     pub const fn is_consistent(&self) -> bool {
         let windows = self.stream_window_bytes <= self.connection_window_bytes
-            && self.connection_window_bytes <= i32::MAX as u32;
+            && self.connection_window_bytes <= self.connection_unread_bytes_max
+            && self.connection_unread_bytes_max <= i32::MAX as u32;
         let bytes = self.connection_bytes_max >= self.message_bytes_max
             && self.core_bytes_max >= self.connection_bytes_max
             && self.pipeline_bytes_max > 0

@@ -25,6 +25,7 @@
 mod answers;
 mod channel;
 mod fields;
+mod inflow;
 mod sending;
 mod session;
 mod streams;

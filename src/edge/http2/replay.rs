@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use super::answers::Field;
 use super::session::{Opened, Session};
+use crate::edge::budget::CoreBudget;
 use crate::edge::limits::EdgeLimits;
 use crate::http2::frame::{self, Head, Kind};
 
@@ -84,7 +85,8 @@ struct Replay {
 
 impl Replay {
     fn new(limits: EdgeLimits) -> Self {
-        Self { limits, session: Session::new(limits), input: Vec::new(), tasks: Vec::new() }
+        let budget = CoreBudget::new(limits.core_bytes_max).connection(limits.connection_bytes_max);
+        Self { limits, session: Session::new(limits, budget), input: Vec::new(), tasks: Vec::new() }
     }
 
     /// Takes a chunk; the streams that began.

@@ -143,7 +143,10 @@ impl Session {
 
     /// Whether nobody has a stream, or waits for anything.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.streams.is_empty() && self.turns.waiting.is_empty() && self.turns.promised == 0
+        self.streams.is_empty()
+            && self.turns.waiting.is_empty()
+            && self.turns.promised == 0
+            && self.inflow.is_at_rest()
     }
 
     /// The head of an answer that goes well so far.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants:
-//! - The windows that the client has are what `limits` says less what came and was not taken.
+//! - The windows that the client has are what `limits` says less what came and was not taken; that of the
+//!   connection is more where streams that nobody reads hold most of it ([`inflow`](super::inflow)).
 //! - Every block of fields is read, also one of a stream that nobody wants: the table counts on it.
 //! - Of a stream that we ended by force, what still comes is ignored for a while; of one that was ended well
 //!   nothing may come.
@@ -15,8 +16,10 @@ use std::collections::VecDeque;
 
 use super::answers::FieldWriter;
 use super::fields::{Decoder, RequestFields};
+use super::inflow::Inflow;
 use super::sending::Turns;
 use super::streams::{Stream, Streams};
+use crate::edge::budget::Budget;
 use crate::edge::limits::EdgeLimits;
 use crate::http2::frame::{
     self, BadPadding, Code, Head, Kind, PREFACE, WINDOW_BYTES_FIRST, WINDOW_BYTES_MAX, unpadded,
@@ -96,9 +99,8 @@ pub(in crate::edge) struct Session {
     stream_window: i64,
     /// What was sent of all streams, in bytes.
     pub(super) sent: u64,
-    /// What the client may send, and what was taken and not given back, in bytes.
-    receive_window: u32,
-    owed: u32,
+    /// What the client may send.
+    pub(super) inflow: Inflow,
     pub(super) turns: Turns,
     /// Streams that we ended by force.
     reset: VecDeque<u32>,
@@ -112,7 +114,7 @@ pub(in crate::edge) struct Session {
 
 impl Session {
     /// A connection that has the server's first words to say.
-    pub(in crate::edge) fn new(limits: EdgeLimits) -> Self {
+    pub(in crate::edge) fn new(limits: EdgeLimits, budget: Budget) -> Self {
         let mut out = Vec::new();
         let settings = [
             (frame::SETTING_TABLE_BYTES, limits.header_table_bytes_max),
@@ -139,8 +141,7 @@ impl Session {
             send_window: i64::from(WINDOW_BYTES_FIRST),
             stream_window: i64::from(WINDOW_BYTES_FIRST),
             sent: 0,
-            receive_window: limits.connection_window_bytes.max(WINDOW_BYTES_FIRST),
-            owed: 0,
+            inflow: Inflow::new(&limits, budget),
             turns: Turns::default(),
             reset: VecDeque::new(),
             errors: 0,
@@ -296,7 +297,7 @@ impl Session {
         self.check_begun(head)?;
         let is_beyond = self.is_beyond(head.stream);
         let len = u32::try_from(head.len).map_err(|_| Code::FrameSize)?;
-        self.receive_window = self.receive_window.checked_sub(len).ok_or(Code::FlowControl)?;
+        self.inflow.receive(len)?;
         let data = unpadded(head, payload)?;
         let (mut unwanted, mut fault) = (len, None);
         match self.streams.get_mut(head.stream).filter(|stream| !stream.is_gone) {
@@ -614,14 +615,11 @@ impl Session {
         self.out.extend_from_slice(&(code as u32).to_be_bytes());
     }
 
-    /// Gives bytes that were taken back to the connection's window, once they are half of what is not held by
-    /// streams that nobody reads: those may hold more than half of all, and the others would wait for them.
+    /// Gives bytes that were taken back to the connection's window, when it is time.
     pub(super) fn give_back(&mut self, bytes: u32) {
-        self.owed += bytes;
-        if self.owed > 0 && self.owed >= self.receive_window {
-            frame::write_number(Kind::WindowUpdate, 0, self.owed, &mut self.out);
-            self.receive_window += self.owed;
-            self.owed = 0;
+        self.inflow.take(bytes);
+        if let Some(more) = self.inflow.grow() {
+            frame::write_number(Kind::WindowUpdate, 0, more, &mut self.out);
         }
     }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 
 use super::session::{Opened, Session};
+use crate::edge::budget::CoreBudget;
 use crate::edge::limits::EdgeLimits;
 use crate::edge::reply::Gone;
 use crate::http2::frame::{self, Code, Head, Kind, PREFACE};
@@ -36,7 +37,8 @@ fn context() -> Context<'static> {
 
 /// A connection that was greeted, with an empty `out`.
 fn session(limits: EdgeLimits, settings: &[(u16, u32)]) -> Session {
-    let mut session = Session::new(limits);
+    let budget = CoreBudget::new(limits.core_bytes_max).connection(limits.connection_bytes_max);
+    let mut session = Session::new(limits, budget);
     let mut hello = PREFACE.to_vec();
     frame::write_settings(settings, &mut hello);
     hello.extend(spelt(Kind::Settings, frame::ACK, 0, &[]));
@@ -138,8 +140,12 @@ fn padding_is_given_back_as_well() {
 
 #[test]
 fn a_client_that_sends_beyond_its_windows() {
-    let limits =
-        EdgeLimits { stream_window_bytes: 70_000, connection_window_bytes: 80_000, ..EdgeLimits::DEFAULT };
+    let limits = EdgeLimits {
+        stream_window_bytes: 70_000,
+        connection_window_bytes: 80_000,
+        connection_unread_bytes_max: 80_000,
+        ..EdgeLimits::DEFAULT
+    };
     let mut session = session(limits, &[]);
     take(&mut session, &[request(1, 0), request(3, 0)]);
     let parts: Vec<Vec<u8>> = (0..5).map(|_| data(1, 0, 15_000)).collect();
