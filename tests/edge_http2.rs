@@ -454,6 +454,8 @@ fn a_client_that_says_farewell_has_its_answers() {
         conn.send(frame(DATA, END_STREAM, stream, get_message("any")));
         conn.answer(stream).message::<v1::GetResponse>();
     }
+    assert_eq!(conn.close_code(), None);
+    assert_eq!(conn.goaway, Some((3, NO_ERROR)), "it learns what was looked at");
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl Session {
             self.write_reset(id, code);
         }
         self.wake_waiting();
+        self.part_with_client();
     }
 
     fn check_sendable(&self, id: u32) -> Result<(), Gone> {

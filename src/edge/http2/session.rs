@@ -172,7 +172,7 @@ impl Session {
 
     /// Whether the connection may be closed once `out` is written.
     pub(in crate::edge) fn is_over(&self) -> bool {
-        let is_going = matches!(self.going, Going::Heard { .. }) || self.is_client_going;
+        let is_going = matches!(self.going, Going::Heard { .. });
         self.phase == Phase::Over || (is_going && self.streams.is_empty())
     }
 
@@ -198,6 +198,16 @@ impl Session {
     /// The client has heard that we go away, or has had the time to: what it begins from now on is ignored.
     pub(in crate::edge) fn part(&mut self) {
         if self.going == Going::Told && self.phase != Phase::Over {
+            self.going = Going::Heard { last: self.last };
+            self.write_go_away(self.last, Code::NoError);
+        }
+    }
+
+    /// A client that goes away has all its answers: it is told which of its streams was the last that was
+    /// looked at (RFC 9113, section 6.8), since it may have begun others.
+    pub(super) fn part_with_client(&mut self) {
+        let is_parted = self.phase == Phase::Over || matches!(self.going, Going::Heard { .. });
+        if self.is_client_going && self.streams.is_empty() && !is_parted {
             self.going = Going::Heard { last: self.last };
             self.write_go_away(self.last, Code::NoError);
         }
@@ -516,6 +526,7 @@ impl Session {
             return Err(Code::FrameSize);
         }
         self.is_client_going = true;
+        self.part_with_client();
         Ok(())
     }
 

@@ -329,6 +329,34 @@ fn going_away_waits_for_the_client_to_hear_of_it() {
 }
 
 #[test]
+fn a_client_that_goes_away_learns_what_was_looked_at() {
+    let farewell = |session: &mut Session| {
+        take(session, &[spelt(Kind::GoAway, 0, 0, &[0; 8]), request(5, frame::END_STREAM)])
+    };
+    let told = |last: u8| [(Kind::GoAway, 0, [0, 0, 0, last, 0, 0, 0, 0].to_vec())];
+    let mut idle = session(EdgeLimits::DEFAULT, &[]);
+    assert_eq!(take(&mut idle, &[request(3, frame::END_STREAM)]), [3]);
+    idle.send_trailers(3, None);
+    idle.close(3);
+    idle.written();
+    assert_eq!(farewell(&mut idle), [0; 0], "it is told of the end before it is looked at");
+    assert_eq!(said(&mut idle), told(3));
+    assert!(idle.is_over());
+    let mut busy = session(EdgeLimits::DEFAULT, &[]);
+    take(&mut busy, &[request(3, frame::END_STREAM)]);
+    assert_eq!(farewell(&mut busy), [5]);
+    assert_eq!(said(&mut busy), []);
+    for id in [3, 5] {
+        assert!(!busy.is_over());
+        busy.send_trailers(id, None);
+        busy.written();
+        busy.close(id);
+    }
+    assert_eq!(said(&mut busy), told(5));
+    assert!(busy.is_over());
+}
+
+#[test]
 fn a_client_that_does_not_answer_the_farewell_has_its_calls() {
     let mut session = session(EdgeLimits::DEFAULT, &[]);
     session.go_away();
