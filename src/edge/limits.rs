@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use crate::http2::frame::HEAD_BYTES;
+
 /// What bounds a core's gRPC side. Every field has a default that [`EdgeLimits::DEFAULT`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeLimits {
@@ -134,7 +136,7 @@ impl EdgeLimits {
             && self.message_bytes_max <= u32::MAX as usize;
         let frames = self.frame_bytes_max >= 16 << 10 && self.frame_bytes_max < 16 << 20;
         let counts = self.connections_max > 0
-            && self.connection_send_bytes_max > 0
+            && self.connection_send_bytes_max > HEAD_BYTES
             && self.pending_reset_streams_max > 0
             && self.greetings_max > 0
             && self.streams_max > 0

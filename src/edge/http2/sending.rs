@@ -12,7 +12,9 @@
 //! Invariants:
 //! - While a stream waits, all that is shared is promised to others: who comes later has nothing of it, and
 //!   of those that wait no more are woken than it serves.
-//! - A promise ends when its stream asks for room or is closed; what it leaves goes to the next.
+//! - A promise is at most [`TURN_BYTES_MAX`], so that several are served of what leaves at once; the heads of
+//!   its frames count. It ends when its stream asks for room or is closed; what it leaves goes to the next.
+//! - A stream for which less is there than it was promised keeps its place in the line.
 //! - A DATA frame is never larger than the client's windows and the usual frame allow.
 //! - Nothing is sent of a stream after its end, and nothing of one that is gone.
 //! - A stream whose task is done with it and that has not ended on both sides is ended by force.
@@ -28,6 +30,9 @@ use super::streams::Stream;
 use crate::edge::reply::Gone;
 use crate::http2::frame::{self, Code, Head, Kind};
 
+/// What a stream that waits is promised at most, in bytes: two of the largest frames.
+const TURN_BYTES_MAX: usize = 2 * frame::PAYLOAD_BYTES_MAX;
+
 /// Whose turn it is to use what all streams share.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -35,8 +40,9 @@ pub(super) struct Turns {
     waiting: BTreeMap<u64, u32>,
     /// The ticket of the next one.
     next: u64,
-    /// What is kept for all that were woken, in bytes.
+    /// What is kept for all that were woken, in bytes, and the heads of the frames that it takes.
     promised: usize,
+    heads: usize,
 }
 
 impl Session {
@@ -87,10 +93,12 @@ impl Session {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.is_gone) else {
             return Poll::Ready(Err(Gone));
         };
-        self.turns.promised -= std::mem::take(&mut stream.promised);
+        let promised = self.turns.end_promise(stream);
         if room > 0 {
             // It is asked for in order to be used at once; what it leaves is promised after that.
-            self.turns.leave(stream);
+            if room >= promised {
+                self.turns.leave(stream);
+            }
             return Poll::Ready(Ok(room));
         }
         stream.wait(context.waker());
@@ -112,26 +120,31 @@ impl Session {
     /// How much may be sent of a stream now.
     pub(super) fn room(&self, id: u32) -> usize {
         let Some(stream) = self.streams.get(id) else { return 0 };
-        let of_others = self.turns.promised - stream.promised;
         let window = usize::try_from(stream.send_window).unwrap_or(0);
-        window.min(self.shared_room().saturating_sub(of_others))
+        window.min(self.shared_room(stream.promised))
     }
 
-    /// How much may be sent of all streams together.
-    fn shared_room(&self) -> usize {
+    /// How much is there of what all streams share, less what is promised to all but one who was promised
+    /// so much.
+    fn shared_room(&self, own: usize) -> usize {
+        let promised = self.turns.promised - own;
+        let heads = self.turns.heads - head_bytes(own);
         let out = self.limits.connection_send_bytes_max.saturating_sub(self.out.len());
-        usize::try_from(self.send_window).unwrap_or(0).min(out)
+        let window = usize::try_from(self.send_window).unwrap_or(0);
+        window.saturating_sub(promised).min(data_in(out.saturating_sub(promised + heads)))
     }
 
     /// Wakes as many of those that wait as there is room for.
     pub(super) fn wake_waiting(&mut self) {
-        let shared = self.shared_room();
-        while self.turns.promised < shared {
+        loop {
+            let shared = self.shared_room(0);
+            if shared == 0 {
+                return;
+            }
             let Some((_, id)) = self.turns.waiting.pop_first() else { return };
             let stream = self.streams.get_mut(id).expect("who waits is there");
             let window = if stream.is_gone { 0 } else { usize::try_from(stream.send_window).unwrap_or(0) };
-            stream.promised = stream.wanted.min(window).min(shared - self.turns.promised);
-            self.turns.promised += stream.promised;
+            self.turns.promise(stream, stream.wanted.min(window).min(TURN_BYTES_MAX).min(shared));
             if stream.promised > 0 {
                 stream.wake();
             } else {
@@ -194,7 +207,7 @@ impl Session {
     /// The stream's task is done with it. What the client has still to say is not wanted.
     pub(super) fn close(&mut self, id: u32) {
         let Some(mut stream) = self.streams.remove(id) else { return };
-        self.turns.promised -= stream.promised;
+        self.turns.end_promise(&mut stream);
         self.turns.leave(&mut stream);
         // What nobody has taken of the body.
         self.give_back(u32::try_from(stream.body.len()).expect("a window is less than 4 GiB"));
@@ -227,7 +240,33 @@ impl Session {
     }
 }
 
+/// The heads of the frames that carry so many bytes.
+fn head_bytes(data: usize) -> usize {
+    data.div_ceil(frame::PAYLOAD_BYTES_MAX) * frame::HEAD_BYTES
+}
+
+/// How many bytes are carried by frames that are so long with their heads.
+fn data_in(bytes: usize) -> usize {
+    const FRAME_BYTES: usize = frame::HEAD_BYTES + frame::PAYLOAD_BYTES_MAX;
+    bytes / FRAME_BYTES * frame::PAYLOAD_BYTES_MAX + (bytes % FRAME_BYTES).saturating_sub(frame::HEAD_BYTES)
+}
+
 impl Turns {
+    /// So much is kept for a stream.
+    fn promise(&mut self, stream: &mut Stream, bytes: usize) {
+        stream.promised = bytes;
+        self.promised += bytes;
+        self.heads += head_bytes(bytes);
+    }
+
+    /// Nothing is kept for a stream any more: how much it was.
+    fn end_promise(&mut self, stream: &mut Stream) -> usize {
+        let bytes = std::mem::take(&mut stream.promised);
+        self.promised -= bytes;
+        self.heads -= head_bytes(bytes);
+        bytes
+    }
+
     /// A stream waits: where it stood before, if what it was promised was not there.
     fn enter(&mut self, id: u32, stream: &mut Stream) {
         let ticket = *stream.ticket.get_or_insert(self.next);

@@ -285,6 +285,51 @@ fn a_stream_that_ends_passes_its_turn_on() {
 }
 
 #[test]
+fn a_promise_is_a_turn_and_no_more() {
+    let mut line = Line::of(20);
+    for id in 1..=20 {
+        assert_eq!(line.room(2 * id + 1, 1 << 20), Poll::Pending);
+    }
+    line.grow(1 << 20);
+    let mut woken = line.woken();
+    assert_eq!(woken, [3, 5, 7, 9, 11, 13, 15, 17], "two frames each of what leaves at once");
+    // The heads of frames were counted: all but the last one have all that they were promised.
+    let (last, frames) = (woken.pop().expect("there is one"), 2 * 16_384);
+    for id in woken {
+        assert_eq!(line.room(id, 1 << 20), Poll::Ready(Ok(frames)), "{id}");
+        line.session.send_data(id, &vec![0; frames]).expect("the client is there");
+        assert_eq!(line.room(id, (1 << 20) - frames), Poll::Pending);
+    }
+    assert_eq!(line.room(last, 1 << 20), Poll::Ready(Ok(frames - 16 * 9)));
+    line.session.send_data(last, &vec![0; frames - 16 * 9]).expect("the client is there");
+    assert_eq!(line.session.out.len(), EdgeLimits::DEFAULT.connection_send_bytes_max);
+    line.session.written();
+    assert_eq!(line.woken(), [19, 21, 23, 25, 27, 29, 31, 33], "the next ones");
+}
+
+#[test]
+fn a_stream_that_gets_less_than_its_promise_keeps_its_place() {
+    let mut line = Line::of(20);
+    for id in 1..=20 {
+        assert_eq!(line.room(2 * id + 1, 30_000), Poll::Pending);
+    }
+    line.grow(1 << 20);
+    let woken = line.woken();
+    assert_eq!(woken, [3, 5, 7, 9, 11, 13, 15, 17, 19]);
+    // What the connection has to say takes of the room that was promised.
+    line.session.ask();
+    assert_eq!(line.room(3, 30_000), Poll::Ready(Ok(30_000 - 17)));
+    line.session.send_data(3, &[0; 30_000 - 17]).expect("the client is there");
+    assert_eq!(line.room(3, 17), Poll::Pending);
+    for id in &woken[1..] {
+        let Poll::Ready(Ok(room)) = line.room(*id, 30_000) else { panic!("{id} was promised something") };
+        line.session.send_data(*id, &vec![0; room.min(30_000)]).expect("the client is there");
+    }
+    line.session.written();
+    assert!(line.woken().contains(&3), "before those that had no turn yet");
+}
+
+#[test]
 fn a_stream_that_uses_less_than_its_promise_leaves_the_rest_to_the_next() {
     let mut line = Line::of(3);
     line.grow(1000);
