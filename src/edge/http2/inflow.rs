@@ -42,7 +42,11 @@ pub(super) struct Inflow {
 
 impl Inflow {
     pub(super) fn new(limits: &EdgeLimits, budget: Budget) -> Self {
-        let window = limits.connection_window_bytes.max(WINDOW_BYTES_FIRST);
+        Self::of_window(limits.connection_window_bytes.max(WINDOW_BYTES_FIRST), limits, budget)
+    }
+
+    /// One of a window that may be less than what every connection begins with.
+    fn of_window(window: u32, limits: &EdgeLimits, budget: Budget) -> Self {
         let part = window / PARTS_PER_WINDOW;
         let parts_max = (limits.connection_unread_bytes_max.saturating_sub(window) / part) as usize;
         Self { window, part, parts_max, free: window, unread: 0, owed: 0, lent: Vec::new(), budget }
@@ -89,6 +93,19 @@ impl Inflow {
             self.owed -= self.part;
             self.lent.pop();
         }
+    }
+
+    /// The window becomes what the limits say, even where a connection begins with more: for tests, in which
+    /// nothing has come yet.
+    pub(super) fn narrow(&mut self, limits: &EdgeLimits) {
+        *self = Self::of_window(limits.connection_window_bytes, limits, self.budget.clone());
+    }
+
+    /// Whether every byte is where it has to be, and there are no more of them than may be.
+    pub(super) fn is_balanced(&self, limits: &EdgeLimits) -> bool {
+        let lent = self.lent.len() as u32 * self.part;
+        self.free + self.unread + self.owed == self.window + lent
+            && self.free + self.unread <= limits.connection_unread_bytes_max.max(self.window)
     }
 
     /// Whether nothing is unread, and nothing lent or lost.

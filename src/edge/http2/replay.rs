@@ -4,7 +4,12 @@
 //! What is looked at, whatever comes:
 //! - No more streams have a task, and no more waits to be written, than the limits allow.
 //! - Frames that go out are whole, and nothing of a stream follows its end.
-//! - Nobody sleeps who could go on: a task that was not woken finds nothing to do.
+//! - Nobody sleeps who could go on: a task that was not woken finds nothing to do, and when nothing moves any
+//!   more no whole frame is left unread.
+//! - Every byte of the connection's window is the client's, unread, or owed to it.
+//!
+//! The windows of the connection are what the limits say, even where that is less than the protocol gives: so
+//! that a few frames fill them.
 //! - When all tasks have ended nothing is left of their streams.
 
 use std::collections::BTreeSet;
@@ -16,7 +21,7 @@ use super::answers::Field;
 use super::session::{Opened, Session};
 use crate::edge::budget::CoreBudget;
 use crate::edge::limits::EdgeLimits;
-use crate::http2::frame::{self, Head, Kind};
+use crate::http2::frame::{self, Head, Kind, WINDOW_BYTES_FIRST};
 
 /// What a stream adds at most to what waits to be written, beside its data: head, trailers, windows, reset.
 const STREAM_BYTES_MAX: usize = 300;
@@ -64,9 +69,7 @@ pub fn replay_answered<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limits: E
             replay.session.ask();
         }
     }
-    replay.write(&mut replayed.said);
-    replay.run_tasks();
-    replay.check_sleepers();
+    replay.settle(&mut replayed);
     replayed.is_over = replay.session.is_over();
     replay.session.lose();
     replay.run_tasks();
@@ -86,7 +89,11 @@ struct Replay {
 impl Replay {
     fn new(limits: EdgeLimits) -> Self {
         let budget = CoreBudget::new(limits.core_bytes_max).connection(limits.connection_bytes_max);
-        Self { limits, session: Session::new(limits, budget), input: Vec::new(), tasks: Vec::new() }
+        let mut session = Session::new(limits, budget);
+        if limits.connection_window_bytes < WINDOW_BYTES_FIRST {
+            session.narrow();
+        }
+        Self { limits, session, input: Vec::new(), tasks: Vec::new() }
     }
 
     /// Takes a chunk; the streams that began.
@@ -110,6 +117,28 @@ impl Replay {
         }
     }
 
+    /// Goes on until nothing moves any more: what came was looked at, to its last whole frame.
+    fn settle(&mut self, replayed: &mut Replayed) {
+        loop {
+            let before = (self.input.len(), replayed.said.len());
+            self.session.begin_turn();
+            replayed.opened.extend(self.receive(&[]));
+            self.run_tasks();
+            self.check_limits();
+            self.check_sleepers();
+            self.write(&mut replayed.said);
+            if (self.input.len(), replayed.said.len()) == before {
+                break;
+            }
+        }
+        let whole = self.input.split_first_chunk().filter(|(head, rest)| Head::read(head).len <= rest.len());
+        assert!(
+            self.session.is_over() || whole.is_none(),
+            "{:?} is left unread",
+            whole.map(|(head, _)| head)
+        );
+    }
+
     /// All that waits is written.
     fn write(&mut self, said: &mut Vec<u8>) {
         said.extend_from_slice(&self.session.out);
@@ -123,6 +152,8 @@ impl Replay {
         // Those that were there, those that begin and those that are refused may end before it is written.
         let ends = 2 * streams_max + limits.pending_reset_streams_max + limits.error_resets_max;
         let out_max = 2 * limits.connection_send_bytes_max + ends * STREAM_BYTES_MAX;
+        let inflow = &self.session.inflow;
+        assert!(inflow.is_balanced(limits), "{inflow:?}");
         let out = self.session.out.len();
         assert!(out <= out_max, "{out} bytes wait to be written, at most {out_max}");
     }
@@ -175,6 +206,8 @@ impl Task {
     fn new(id: u32) -> Self {
         let step = match id / 2 % 8 {
             0 => Step::Fail,
+            // It reads nothing.
+            4 => Step::Wait,
             _ => Step::Read(0),
         };
         Self { id, step, bell: Arc::new(Bell(AtomicBool::new(true))) }
@@ -277,6 +310,10 @@ mod tests {
         ..EdgeLimits::DEFAULT
     };
 
+    /// The same, and windows that a few frames fill.
+    const NARROW: EdgeLimits =
+        EdgeLimits { connection_window_bytes: 1000, connection_unread_bytes_max: 2000, ..LIMITS };
+
     const REQUEST: &[u8] = b"\x83\x86\x44\x02/a";
 
     /// Numbers without a pattern (xorshift).
@@ -322,6 +359,19 @@ mod tests {
 
     #[test]
     fn noise_breaks_nothing() {
+        let (opened, ended) = make_noise(LIMITS);
+        assert!(opened > 20_000 && ended > 20, "{opened} streams began, {ended} connections ended");
+    }
+
+    #[test]
+    fn noise_breaks_nothing_in_narrow_windows() {
+        // Noise does not look at windows: it soon overruns one.
+        let (opened, ended) = make_noise(NARROW);
+        assert!(opened > 20_000 && ended > 100, "{opened} streams began, {ended} connections ended");
+    }
+
+    /// The streams that began, and the connections that ended.
+    fn make_noise(limits: EdgeLimits) -> (usize, usize) {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
         let (mut opened, mut ended) = (0, 0);
         for round in 0..2000 {
@@ -339,12 +389,12 @@ mod tests {
                 bytes[at] ^= 1 << noise.below(8);
             }
             let size = 1 + noise.below(300) as usize;
-            let whole = replay_unanswered([&bytes[..]], LIMITS);
-            assert_eq!(replay_unanswered(bytes.chunks(size), LIMITS), whole, "round {round}, cut to {size}");
-            let answered = replay_answered(bytes.chunks(size), LIMITS);
+            let whole = replay_unanswered([&bytes[..]], limits);
+            assert_eq!(replay_unanswered(bytes.chunks(size), limits), whole, "round {round}, cut to {size}");
+            let answered = replay_answered(bytes.chunks(size), limits);
             opened += answered.opened.len();
             ended += usize::from(answered.is_over);
         }
-        assert!(opened > 20_000 && ended > 20, "{opened} streams began, {ended} connections ended");
+        (opened, ended)
     }
 }

@@ -151,6 +151,13 @@ impl Session {
         }
     }
 
+    /// Both windows of the connection become what the limits say, even where a connection begins with more:
+    /// for tests, in which nothing was said yet.
+    pub(super) fn narrow(&mut self) {
+        self.inflow.narrow(&self.limits);
+        self.send_window = i64::from(self.limits.connection_window_bytes);
+    }
+
     /// Whether the client has said its first words.
     pub(in crate::edge) fn is_greeted(&self) -> bool {
         !matches!(self.phase, Phase::Preface | Phase::Greeting)

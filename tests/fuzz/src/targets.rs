@@ -534,10 +534,12 @@ pub fn http2(data: &[u8]) {
         header_table_bytes_max: 200,
         ..EdgeLimits::DEFAULT
     };
+    // And windows of the connection that a few frames fill.
+    let narrow = EdgeLimits { connection_window_bytes: 1000, connection_unread_bytes_max: 2000, ..limits };
     let mut greeted = PREFACE.to_vec();
     write_settings(&[], &mut greeted);
     greeted.extend_from_slice(bytes);
-    for said in [bytes, &greeted] {
+    for (said, limits) in [(bytes, limits), (&greeted, limits), (&greeted, narrow)] {
         let cut = said.chunks(usize::from(*cuts).max(1));
         let whole = replay_unanswered([said], limits);
         assert!(replay_unanswered(cut.clone(), limits) == whole, "cut to {cuts} bytes it is another");
