@@ -319,7 +319,10 @@ where
         let limits = *self.edge.limits();
         let mut session = self.channel.session();
         match self.keepalive {
-            Keepalive::Rests(due) | Keepalive::Waits(due) if now < due => {}
+            Keepalive::Rests(due) | Keepalive::Waits(due) if now < due => return true,
+            Keepalive::Rests(_) | Keepalive::Waits(_) => session.shrink(),
+        }
+        match self.keepalive {
             Keepalive::Rests(_) | Keepalive::Waits(_) if std::mem::take(&mut self.wire.has_heard) => {
                 self.keepalive = Keepalive::Rests(now + limits.keepalive_interval);
             }

@@ -32,6 +32,8 @@ const BLOCK_PARTS_MAX: usize = 64;
 const BLOCKS_PER_LIST_MAX: usize = 4;
 /// Settings of one turn that change the windows of all streams: each goes through all of them.
 const CHANGES_PER_TURN_MAX: usize = 64;
+/// The room that is kept for what is to be written while nothing is.
+const OUT_BYTES_KEPT: usize = 8 << 10;
 /// Where a frame's head has its flags.
 const FLAGS_AT: usize = 4;
 /// The last stream, where none is excluded.
@@ -245,6 +247,14 @@ impl Session {
         // A burst of answers leaves no buffer of its size for good.
         self.out.shrink_to(2 * self.limits.connection_send_bytes_max);
         self.wake_waiting();
+    }
+
+    /// Lets go of the room that a burst of answers took. To be called once in a while: who has bursts again
+    /// and again makes room for them again and again.
+    pub(in crate::edge) fn shrink(&mut self) {
+        if self.out.is_empty() {
+            self.out.shrink_to(OUT_BYTES_KEPT);
+        }
     }
 
     /// Takes bytes from the socket: all frames that are whole. Gives how many bytes those were. Requests are

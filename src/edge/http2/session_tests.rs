@@ -499,6 +499,18 @@ fn streams_and_errors_have_limits() {
 }
 
 #[test]
+fn a_burst_of_answers_leaves_its_room_for_a_while() {
+    let mut session = session(EdgeLimits::DEFAULT, &[(frame::SETTING_WINDOW, 1 << 20)]);
+    take(&mut session, &[request(1, frame::END_STREAM)]);
+    session.send_data(1, &[0; 60_000]).expect("the client is there");
+    session.shrink();
+    session.written();
+    assert!(session.out.capacity() >= 60_000, "the next burst finds it there");
+    session.shrink();
+    assert!(session.out.capacity() <= 8 << 10, "{} bytes are kept", session.out.capacity());
+}
+
+#[test]
 fn nothing_is_read_while_the_answers_do_not_leave() {
     let limits = EdgeLimits { connection_send_bytes_max: 100, ..EdgeLimits::DEFAULT };
     let mut session = session(limits, &[]);
