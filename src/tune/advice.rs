@@ -171,7 +171,8 @@ fn memory(host: &Host, settings: &Settings, cores: u64, disk: Option<&Disk>) -> 
             "snapshot_bytes_max",
             grouped(changes),
             format!(
-                "Changes of {shards} shards are kept in memory up to about three times this each: {fits}."
+                "Changes of {shards} shards are kept in memory up to twice this each, and as much again of \
+                 those that tables are made of: {fits}."
             ),
         ),
         choice(

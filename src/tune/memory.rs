@@ -11,6 +11,7 @@ const UNDER_WAY_BYTES: u64 = 32 << 20;
 
 /// The bytes that a node comes to hold under load, whatever its data: the changes of its shards up to where
 /// they are refused, as much again of those that tables are made of, blocks of tables, and what is under way.
+/// A follower that falls behind its leader may come to twice the changes, see [`crate::config::Node`].
 #[must_use]
 pub fn memory_bytes_max(settings: &Settings, cores: u64) -> u64 {
     let node = &settings.node;
