@@ -28,6 +28,8 @@ pub struct Call {
     pub shard: usize,
     /// From when its latency counts.
     pub start_ns: u64,
+    /// Whether every place was taken when it was due.
+    pub had_no_place: bool,
     /// When it was handed to a connection, or what it follows was.
     first_sent_ns: Option<u64>,
     /// When it has to be given up.
@@ -67,6 +69,7 @@ impl Call {
             op: Op::of(Method::Check, 0, 0),
             shard: 0,
             start_ns: 0,
+            had_no_place: false,
             first_sent_ns: None,
             deadline_ns: 0,
             tag: u64::from(place),

@@ -391,9 +391,10 @@ impl Engine {
             let shard = self.links.shard_of(self.source.key(&op, &mut [0; KEY_BYTES]));
             let deadline_ns = now_ns + self.timeout_ns + GRACE_NS;
             self.calls[place as usize].begin(op, shard, start_ns, deadline_ns);
+            self.calls[place as usize].had_no_place = start_ns <= self.full_ns;
             self.record(place);
             if self.send(place, now_ns) {
-                self.count_late(start_ns, now_ns, false);
+                self.count_late(place, now_ns, false);
             } else {
                 self.waiting.push_back(place);
             }
@@ -402,13 +403,14 @@ impl Engine {
 
     /// Counts a call of an open loop that left just now, where it left late: because no place was free for
     /// it, or then no connection, or because this thread came to it late.
-    fn count_late(&mut self, start_ns: u64, now_ns: u64, has_waited: bool) {
+    fn count_late(&mut self, place: u32, now_ns: u64, has_waited: bool) {
+        let call = &self.calls[place as usize];
+        let (start_ns, had_no_place) = (call.start_ns, call.had_no_place);
         if now_ns - start_ns <= LATE_NS || !self.schedule.is_open() {
             return;
         }
         self.late.all += 1;
         if self.schedule.measures(start_ns) {
-            let had_no_place = start_ns <= self.full_ns;
             self.late.measured += 1;
             self.late.measured_no_place += u64::from(had_no_place);
             self.late.measured_no_stream += u64::from(has_waited && !had_no_place);
@@ -423,14 +425,14 @@ impl Engine {
         for _ in 0..self.waiting.len() {
             let Some(place) = self.waiting.pop_front() else { return };
             let call = &self.calls[place as usize];
-            let (is_first, start_ns) = (!call.was_sent(), call.start_ns);
+            let is_first = !call.was_sent();
             if !call.is_waiting() {
                 continue;
             }
             if self.send(place, now_ns) {
                 // The later calls of an operation are due when those before them are answered.
                 if is_first {
-                    self.count_late(start_ns, now_ns, true);
+                    self.count_late(place, now_ns, true);
                 }
             } else {
                 self.waiting.push_back(place);

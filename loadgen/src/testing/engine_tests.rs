@@ -87,6 +87,15 @@ async fn calls_that_wait_for_a_stream_left_late() {
 }
 
 #[tokio::test]
+async fn who_had_a_place_and_no_stream_is_told_from_who_had_none() {
+    let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
+    let line = "--target health --rate 2500 --duration 1s --warmup 0s --in-flight 1500 --connections 1";
+    let total = run(&server, line).await.total;
+    let (no_place, no_stream) = (total.late_no_place, total.late_no_stream);
+    assert!(no_stream >= 400 && no_place >= 500, "{no_stream} without a stream, {no_place} without a place");
+}
+
+#[tokio::test]
 async fn a_stall_is_in_the_service_time_where_calls_can_leave() {
     let server = TestServer::faulty(Fault::Stall { at: 100, span: Duration::from_secs(1) }).await;
     let total = run(&server, "--target health --rate 200 --duration 2s --warmup 0s").await.total;
