@@ -50,6 +50,13 @@ impl Budget {
         (has_room(&self.connection) && has_room(&self.core)).then(|| self.hold(bytes))
     }
 
+    /// Holds so many bytes more, where neither limit is half reached with them: of what requests may need.
+    pub(super) fn try_lend(&self, bytes: usize) -> Option<Held> {
+        let has_room =
+            |counter: &Counter| bytes <= (counter.bytes_max / 2).saturating_sub(counter.held.get());
+        (has_room(&self.connection) && has_room(&self.core)).then(|| self.hold(bytes))
+    }
+
     /// Holds so many bytes more, whatever the limits: of an answer.
     pub(super) fn hold(&self, bytes: usize) -> Held {
         for counter in [&self.connection, &self.core] {

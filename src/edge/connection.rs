@@ -154,6 +154,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            session.wrote(written);
         }
         self.written = 0;
         session.written();

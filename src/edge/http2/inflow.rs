@@ -12,8 +12,9 @@
 //!
 //! Invariants:
 //! - `free + unread + owed` is the window and what is lent.
-//! - What is unread, and what may still come, is never more than `connection_unread_bytes_max`; what it is
-//!   more than the window counts as bytes in flight, of the connection and of the core.
+//! - What is unread, and what may still come, is never more than `connection_unread_bytes_max`. What it is
+//!   more than the window counts as bytes in flight, of the connection and of the core. It takes no more
+//!   than half of what may be in flight: requests have the rest.
 //! - A loan is paid back before more than the window is the client's again.
 
 use crate::edge::budget::{Budget, Held};
@@ -79,7 +80,7 @@ impl Inflow {
         if self.free >= self.part || self.lent.len() >= self.parts_max {
             return None;
         }
-        self.lent.push(self.budget.try_hold(self.part as usize)?);
+        self.lent.push(self.budget.try_lend(self.part as usize)?);
         self.free += self.part;
         Some(self.part)
     }
@@ -127,7 +128,7 @@ mod tests {
     };
 
     fn core() -> CoreBudget {
-        CoreBudget::new(60_000)
+        CoreBudget::new(120_000)
     }
 
     /// Receives until the client may send no more: how much it was.
@@ -143,9 +144,9 @@ mod tests {
     #[test]
     fn what_is_lent_has_a_limit_and_is_paid_back() {
         let core = core();
-        let mut inflow = Inflow::new(&LIMITS, core.connection(60_000));
+        let mut inflow = Inflow::new(&LIMITS, core.connection(120_000));
         assert_eq!(fill(&mut inflow), 150_000);
-        assert!(core.connection(60_000).try_hold(10_001).is_none(), "what is lent is in flight");
+        assert!(core.connection(120_000).try_hold(70_001).is_none(), "what is lent is in flight");
         inflow.take(50_000);
         assert_eq!(inflow.grow(), Some(50_000), "others have their window while the rest is unread");
         assert_eq!(fill(&mut inflow), 50_000);
@@ -153,13 +154,13 @@ mod tests {
         assert_eq!(inflow.grow(), Some(100_000));
         inflow.take(50_000);
         assert_eq!(inflow.grow(), None, "the window is the client's, and the loans are paid back");
-        assert!(inflow.is_at_rest() && core.connection(60_000).try_hold(60_000).is_some(), "{inflow:?}");
+        assert!(inflow.is_at_rest() && core.connection(120_000).try_hold(120_000).is_some(), "{inflow:?}");
     }
 
     #[test]
     fn nothing_is_lent_that_is_not_there() {
         let core = core();
-        let budget = core.connection(60_000);
+        let budget = core.connection(120_000);
         let in_flight = budget.try_hold(30_000);
         let mut inflow = Inflow::new(&LIMITS, budget);
         assert_eq!(fill(&mut inflow), 125_000);

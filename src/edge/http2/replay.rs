@@ -370,6 +370,19 @@ mod tests {
         assert!(opened > 20_000 && ended > 100, "{opened} streams began, {ended} connections ended");
     }
 
+    #[test]
+    fn padding_that_is_longer_than_its_frame_leaves_nothing() {
+        let mut bytes = PREFACE.to_vec();
+        frame::write_settings(&[], &mut bytes);
+        let flags = frame::END_HEADERS;
+        Head { len: REQUEST.len(), kind: Kind::Headers, flags, stream: 1 }.write(&mut bytes);
+        bytes.extend(REQUEST);
+        Head { len: 1, kind: Kind::Data, flags: frame::PADDED, stream: 1 }.write(&mut bytes);
+        bytes.push(5);
+        let replayed = replay_answered([&bytes[..]], LIMITS);
+        assert!(replayed.is_over && replayed.opened == [1], "{replayed:?}");
+    }
+
     /// The streams that began, and the connections that ended.
     fn make_noise(limits: EdgeLimits) -> (usize, usize) {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);

@@ -99,7 +99,7 @@ pub(in crate::edge) struct Session {
     /// What the client takes: of all streams now, and of a new stream.
     pub(super) send_window: i64,
     stream_window: i64,
-    /// What was sent of all streams, in bytes.
+    /// What was sent of all streams and what the socket took, in bytes: where it stands still, nothing moves.
     pub(super) sent: u64,
     /// What the client may send.
     pub(super) inflow: Inflow,
@@ -241,6 +241,11 @@ impl Session {
         self.streams.lose();
     }
 
+    /// The socket took so many bytes of `out`.
+    pub(in crate::edge) fn wrote(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
     /// What was in `out` has been written: who waited for room may go on.
     pub(in crate::edge) fn written(&mut self) {
         self.out.clear();
@@ -324,8 +329,8 @@ impl Session {
         self.check_begun(head)?;
         let is_beyond = self.is_beyond(head.stream);
         let len = u32::try_from(head.len).map_err(|_| Code::FrameSize)?;
-        self.inflow.receive(len)?;
         let data = unpadded(head, payload)?;
+        self.inflow.receive(len)?;
         let (mut unwanted, mut fault) = (len, None);
         match self.streams.get_mut(head.stream).filter(|stream| !stream.is_gone) {
             None if is_beyond || self.reset.contains(&head.stream) => {}
