@@ -135,6 +135,24 @@ fn who_waits_for_its_turn_is_not_cut_off() {
 }
 
 #[test]
+fn who_says_that_it_is_alive_and_takes_nothing_is_cut_off() {
+    let edge = TestEdge::start_with(soon_stalled());
+    let mut conn = Conn::open_with(&edge, &[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    conn.send(frame(HEADERS, OPEN, 1, post(PUT_PATH)));
+    conn.send_data(1, &put_message("k", vec![7; 100_000]));
+    assert!(conn.answer(1).message::<v1::PutResponse>().succeeded);
+    conn.send(scan(3));
+    conn.until("the window is used up", |conn| conn.window == 0);
+    // Answers to pings are written, and are none to the scan.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < 3 * STALL {
+        conn.fence();
+        std::thread::sleep(STEP);
+    }
+    assert_eq!(conn.answers.get(&3).and_then(|answer| answer.field("grpc-status")), Some("4"));
+}
+
+#[test]
 fn a_watch_without_news_goes_on() {
     let edge = TestEdge::start_with(soon_stalled());
     let mut conn = Conn::open(&edge);

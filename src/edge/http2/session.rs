@@ -99,7 +99,8 @@ pub(in crate::edge) struct Session {
     /// What the client takes: of all streams now, and of a new stream.
     pub(super) send_window: i64,
     stream_window: i64,
-    /// What was sent of all streams and what the socket took, in bytes: where it stands still, nothing moves.
+    /// What was sent of all streams, and what the socket took while the client's window was not what all wait
+    /// for, in bytes: where it stands still, nothing moves.
     pub(super) sent: u64,
     /// What the client may send.
     pub(super) inflow: Inflow,
@@ -241,9 +242,12 @@ impl Session {
         self.streams.lose();
     }
 
-    /// The socket took so many bytes of `out`.
+    /// The socket took so many bytes of `out`. Where the client's window is used up that is no progress of
+    /// any stream: pings and their answers go on all the same.
     pub(in crate::edge) fn wrote(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+        if self.send_window > 0 {
+            self.sent += bytes as u64;
+        }
     }
 
     /// What was in `out` has been written: who waited for room may go on.
