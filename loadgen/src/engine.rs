@@ -425,10 +425,10 @@ impl Engine {
         for _ in 0..self.waiting.len() {
             let Some(place) = self.waiting.pop_front() else { return };
             let call = &self.calls[place as usize];
-            let is_first = !call.was_sent();
             if !call.is_waiting() {
                 continue;
             }
+            let is_first = !call.was_sent();
             if self.send(place, now_ns) {
                 // The later calls of an operation are due when those before them are answered.
                 if is_first {

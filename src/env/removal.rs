@@ -23,7 +23,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,8 @@ const REST: Duration = Duration::from_millis(10);
 /// after as long, so that who has found its name has opened it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS_MAX: u32 = 100;
-/// The most files that wait to be cut, and the most bytes.
-const FILES_MAX: usize = 64;
+/// The most files that wait to be cut, and the most bytes: each counts for its part of these at least.
+const FILES_MAX: u64 = 64;
 const BYTES_MAX: u64 = 1 << 30;
 /// With less room than this all goes at once: four times what may wait.
 const FREE_MIN: u64 = 4 * BYTES_MAX;
@@ -71,11 +71,12 @@ impl Waiting {
     /// A file that has lost its name; `None`: it is to be gone at once.
     fn new(file: File, free_min: u64) -> Option<Self> {
         let metadata = file.metadata().ok()?;
-        let (bytes, free) = (metadata.len(), disk::free_bytes_beside(&file).ok()?);
-        let has_room = |waiting: u64| waiting.checked_add(bytes).filter(|sum| *sum <= BYTES_MAX);
-        if metadata.nlink() > 0 || bytes <= PIECE_BYTES_MIN || free < free_min {
+        let free = disk::free_bytes_beside(&file).ok()?;
+        if metadata.nlink() > 0 || metadata.len() <= PIECE_BYTES_MIN || free < free_min {
             return None;
         }
+        let bytes = metadata.len().max(BYTES_MAX / FILES_MAX);
+        let has_room = |waiting: u64| waiting.checked_add(bytes).filter(|sum| *sum <= BYTES_MAX);
         BYTES_WAITING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).ok()?;
         Some(Self { file, bytes, due: Instant::now() + LOOK_EVERY, looks: 0 })
     }
@@ -93,17 +94,17 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         && let Some(waiting) = Waiting::new(file, FREE_MIN)
         && let Some(cutter) = cutter()
     {
-        // Where it has no place, it is closed here, and gone.
-        let _ = cutter.try_send(waiting);
+        // Where nobody takes it, it is closed here, and gone.
+        let _ = cutter.send(waiting);
     }
     Ok(())
 }
 
 /// Whoever cuts files; `None`: there is no thread for it.
-fn cutter() -> Option<&'static SyncSender<Waiting>> {
-    static CUTTER: OnceLock<Option<SyncSender<Waiting>>> = OnceLock::new();
+fn cutter() -> Option<&'static Sender<Waiting>> {
+    static CUTTER: OnceLock<Option<Sender<Waiting>>> = OnceLock::new();
     let start = || {
-        let (sender, files) = sync_channel(FILES_MAX);
+        let (sender, files) = channel();
         let cutting = thread::Builder::new().name("removal".into()).spawn(move || cut_all(&files));
         cutting.ok().map(|_| sender)
     };
@@ -119,8 +120,7 @@ fn cut_all(files: &Receiver<Waiting>) {
             Some(due) => files.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
         match came {
-            Ok(file) if waiting.len() < FILES_MAX => waiting.push(file),
-            Ok(file) => drop(file),
+            Ok(file) => waiting.push(file),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -235,7 +235,7 @@ mod tests {
             std::fs::remove_file(&path).expect("it is there");
             (reader, Waiting::new(file, 0).expect("there is room"))
         };
-        let (sender, files) = sync_channel(2);
+        let (sender, files) = channel();
         let ((reader, first), (other, second)) = (waiting("read"), waiting("other"));
         drop(other);
         [first, second].into_iter().for_each(|file| sender.send(file).expect("it is not running yet"));

@@ -233,8 +233,10 @@ impl<E: Env> Replica<E> {
         let last = self.committed.0.min(first.index.0 + DECODED_AHEAD_MAX - 1);
         let later = (first.index.0 + 1..=last).map_while(|index| self.at_hand(Index(index)));
         let decoded = std::iter::once(first).chain(later).map_while(|entry| {
-            let data = Some(&entry.data).filter(|data| !data.is_empty())?;
-            let command = Command::decode(data.clone()).ok()?;
+            if entry.data.is_empty() {
+                return None;
+            }
+            let command = Command::decode(entry.data.clone()).ok()?;
             Some(Decoded { index: entry.index, term: entry.term, command })
         });
         let decoded: VecDeque<Decoded> = decoded.collect();

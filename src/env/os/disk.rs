@@ -17,15 +17,8 @@ use std::path::Path;
 /// What the kernel says of the directory.
 pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     let path = CString::new(dir.as_os_str().as_bytes())?;
-    let mut found = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the path ends with a zero, and the kernel fills the struct, which lives through the call.
-    let result = unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so the struct is filled.
-    let found = unsafe { found.assume_init() };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    // SAFETY: the path ends with a zero.
+    Ok(free_bytes_of(&unsafe { filled(|found| libc::statvfs(path.as_ptr(), found)) }?))
 }
 
 /// The same of the file system that an open file is on, whether or not it has a name.
@@ -34,15 +27,8 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
 ///
 /// What the kernel says of the file.
 pub fn free_bytes_beside(file: &File) -> io::Result<u64> {
-    let mut found = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the descriptor is open for as long as the file is borrowed, and the kernel fills the struct.
-    let result = unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so the struct is filled.
-    let found = unsafe { found.assume_init() };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    // SAFETY: the descriptor is open for as long as the file is borrowed.
+    Ok(free_bytes_of(&unsafe { filled(|found| libc::fstatvfs(file.as_raw_fd(), found)) }?))
 }
 
 /// The number of the kind of file system that `dir` is on, as the kernel's `magic.h` has them.
@@ -52,17 +38,29 @@ pub fn free_bytes_beside(file: &File) -> io::Result<u64> {
 /// What the kernel says of the directory.
 pub fn file_system_magic(dir: &Path) -> io::Result<u64> {
     let path = CString::new(dir.as_os_str().as_bytes())?;
-    let mut found = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the path ends with a zero, and the kernel fills the struct, which lives through the call.
-    let result = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so the struct is filled.
-    let found = unsafe { found.assume_init() };
+    // SAFETY: the path ends with a zero.
+    let found: libc::statfs = unsafe { filled(|found| libc::statfs(path.as_ptr(), found)) }?;
     // The kernel's numbers have 32 bits; where its word is wider they may come with their sign.
     #[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
     Ok(found.f_type as u64 & 0xFFFF_FFFF)
+}
+
+fn free_bytes_of(found: &libc::statvfs) -> u64 {
+    found.f_bavail.saturating_mul(found.f_frsize)
+}
+
+/// What a call of the kernel fills.
+///
+/// # Safety
+///
+/// The call fills what it is given, or returns something else than 0.
+unsafe fn filled<T>(call: impl FnOnce(*mut T) -> libc::c_int) -> io::Result<T> {
+    let mut found = MaybeUninit::uninit();
+    if call(found.as_mut_ptr()) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it is filled.
+    Ok(unsafe { found.assume_init() })
 }
 
 /// Whether nobody else has a file open, in this process or another: only then the kernel grants a lease to
