@@ -98,6 +98,10 @@ pub struct Node {
     pub snapshot_keep_entries: u64,
     /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 128 MiB.
     pub block_cache_bytes: u64,
+    /// Bytes of memory that are made ready at a start, before there is anything to keep in them: nobody waits
+    /// then while the kernel clears a page of them. No more than a quarter of what is available. 0 (none) to
+    /// 1 GiB. Default 128 MiB.
+    pub heap_ready_bytes: u64,
     /// Bytes of the disk that are kept free beyond what the node needs for its own ends (its largest table
     /// once more, the changes that no table holds yet, and two segments a lane). Below, what makes the data
     /// grow is refused. 0 to 1 TiB. Default 0.
@@ -173,6 +177,7 @@ impl Default for Node {
             fetches_at_once_max: 1,
             snapshot_keep_entries: 4096,
             block_cache_bytes: 128 << 20,
+            heap_ready_bytes: 128 << 20,
             disk_reserve_bytes: 0,
             scrub_bytes_per_s: 4 << 20,
             scrub_interval_s: 3600,
@@ -346,6 +351,7 @@ impl Node {
         check_range("fetches_at_once_max", self.fetches_at_once_max, 1, AT_ONCE_MAX)?;
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
+        check_range("heap_ready_bytes", self.heap_ready_bytes, 0, 1 << 30)?;
         check_range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)?;
         check_range("scrub_bytes_per_s", self.scrub_bytes_per_s, 0, 1 << 30)?;
         check_range("scrub_interval_s", self.scrub_interval_s, 1, 31_536_000)?;

@@ -26,6 +26,7 @@ pub struct Choice {
 const CHANGES_LEAST: u64 = 1 << 20;
 const CACHE_LEAST: u64 = 8 << 20;
 const CACHE_MOST: u64 = 4 << 30;
+const READY_MOST: u64 = 512 << 20;
 const SEGMENT_LEAST: u64 = 16 << 20;
 const SEGMENT_MOST: u64 = 256 << 20;
 /// A lane that writes to the disk alone should fill a segment in no less than this.
@@ -40,7 +41,7 @@ pub fn advise(host: &Host, settings: &Settings, disk: Option<&Disk>) -> Vec<Choi
     let (changes, cache) = memory(host, settings, cores, disk);
     let mut choices = placed;
     choices.extend(log(host, settings, cores, disk));
-    choices.extend([changes, tables_at_once(cores, disk), cache, spin(host, cores)]);
+    choices.extend([changes, tables_at_once(cores, disk), cache, heap_ready(host), spin(host, cores)]);
     choices
 }
 
@@ -202,6 +203,14 @@ fn tables_at_once(cores: u64, disk: Option<&Disk>) -> Choice {
         ),
     };
     choice("snapshots_at_once_max", count, reason)
+}
+
+/// How much memory is ready before it is needed.
+fn heap_ready(host: &Host) -> Choice {
+    let bytes = (host.memory.limit() / 16).min(READY_MOST) >> 24 << 24;
+    let reason = "Made ready at the start, so that no answer waits while the kernel clears a page: a \
+                  sixteenth of memory, 512 MiB at most.";
+    choice("heap_ready_bytes", grouped(bytes), reason)
 }
 
 fn spin(host: &Host, cores: u64) -> Choice {

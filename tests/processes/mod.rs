@@ -53,6 +53,7 @@ cores = \"1\"
 pin = false
 segment_bytes = 10485760
 batch_bytes_max = 5242880
+heap_ready_bytes = 0
 ";
 
 /// And little of it is kept, where a test says nothing else.

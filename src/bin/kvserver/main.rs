@@ -2,6 +2,7 @@
 //! directory of a node that does not run; and what looks at the host that one is to run on.
 
 mod args;
+mod heap;
 mod inspect;
 mod local;
 mod placement;
@@ -11,6 +12,8 @@ mod recover;
 mod serve;
 mod store;
 mod tune;
+#[path = "../../env/os/heap.rs"]
+mod os_heap;
 #[path = "../../env/os/uring_wrap.rs"]
 mod uring_wrap;
 

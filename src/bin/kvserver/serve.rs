@@ -43,6 +43,7 @@ use distribkv::shard::{NodePermits, Runner};
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 
+use crate::heap;
 use crate::placement::placements;
 use crate::ready;
 use crate::recover;
@@ -97,6 +98,7 @@ pub fn run(
     let agreement = settings.cluster.agreement();
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
     tune::warn_at_start(&settings);
+    heap::make_ready(settings.node.heap_ready_bytes);
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
     let permits = node::permits(&settings, cores);

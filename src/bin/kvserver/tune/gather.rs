@@ -84,6 +84,11 @@ fn cpus(settings: &Settings, groups: &Groups) -> io::Result<Cpus> {
     })
 }
 
+/// The bytes of memory that this process may yet come to use.
+pub fn memory_available() -> u64 {
+    memory(&Groups::of_this_process()).available
+}
+
 fn memory(groups: &Groups) -> Memory {
     let bytes = |name: &str| {
         let value = field("/proc/meminfo", name)?;
