@@ -342,6 +342,9 @@ fn cluster_and_maintenance() {
             (77, 1, "0.1.0", 3000)
         );
         assert_eq!(status.profile, "dev");
+        let frames = &status.stages[0];
+        assert_eq!((&frames.name[..], frames.times, frames.items, frames.total_us), ("frames", 1, 7, 5));
+        assert_eq!(frames.times_by_log2_us[3], 1, "less than 8 us");
         assert_eq!(
             (status.replicas[0].role(), status.replicas[0].last_index),
             (v1::replica_status::Role::Leader, 12)

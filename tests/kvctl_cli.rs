@@ -66,6 +66,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "scan",
         "txn",
         "status",
+        "stages",
         "shards",
         "health",
         "transfer",
@@ -326,4 +327,35 @@ async fn nodes_shards_and_health_are_shown() {
     assert!(served.says(&["health", "no/such"], 1).to_lowercase().contains("unknown"));
     assert_eq!(served.says(&["transfer", "0", "1"], 0), "ok shard=0 leader=1\n");
     assert_fails(&served.run(&["transfer", "99"], b""), 2, "refused");
+}
+
+#[tokio::test]
+async fn where_the_time_of_requests_goes_is_shown() {
+    let served = Served::start().await;
+    let stages = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| served.tells(&["stages", "--interval", "2s"], 0));
+        // Some of them, at least, lie between the two looks.
+        while !looking.is_finished() {
+            served.says(&["put", "k", "v"], 0);
+        }
+        looking.join().expect("it does not panic")
+    });
+    let of = |name: &str| {
+        let stage = stages.iter().find(|stage| stage["stage"] == name);
+        stage.unwrap_or_else(|| panic!("there is no {name} in {stages:?}")).clone()
+    };
+    let work = ["frames", "decode", "route", "turn", "apply", "encode", "send"];
+    let waits = ["queue", "batch", "write", "replicate"];
+    assert_eq!(stages.len(), work.len() + waits.len(), "a node of one core has each once");
+    assert!(work.iter().all(|name| of(name)["is_work"] == true), "{stages:?}");
+    assert!(waits.iter().all(|name| of(name)["is_work"] == false), "{stages:?}");
+    for name in ["frames", "queue", "turn", "batch", "write", "replicate", "apply", "send"] {
+        let (times, items) = (of(name)["times"].as_u64(), of(name)["items"].as_u64());
+        assert!(times > Some(0) && items > Some(0), "{name} was gone through: {stages:?}");
+        let buckets = of(name)["times_by_log2_us"].as_array().cloned().unwrap_or_default();
+        assert_eq!(buckets.iter().filter_map(Value::as_u64).sum::<u64>(), times.unwrap_or_default());
+    }
+    assert!(of("write")["total_us"].as_u64() > Some(0), "a durable write takes a while: {stages:?}");
+    let table = served.says(&["stages", "--interval", "100ms"], 0);
+    assert!(table.starts_with("NODE") && table.contains("replicate"), "{table}");
 }

@@ -17,6 +17,7 @@ use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, SERVICES, Services};
 use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
 use distribkv::env::os::signal::{self, Bell};
+use distribkv::env::stages::Stages;
 use distribkv::env::{Env, Instant};
 use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::kv;
@@ -100,6 +101,7 @@ async fn serve(listeners: Listeners, port: u16, asked_to_stop: Bell) -> std::io:
 struct HealthStore {
     changes: Changes,
     is_stopping: Rc<std::cell::Cell<bool>>,
+    stages: Stages,
 }
 
 impl HealthStore {
@@ -131,6 +133,10 @@ impl Store for HealthStore {
 
     async fn status(&self) -> Status {
         Status::default()
+    }
+
+    fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     fn backup(&self) -> NoBackup {

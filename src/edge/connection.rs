@@ -35,6 +35,7 @@ use super::http2::{Channel, Opened, Session};
 use super::linger::linger;
 use super::store::Store;
 use super::{Edge, stream};
+use crate::env::stages::Stage;
 use crate::env::{Env, Instant};
 use crate::http2::frame::{Code, HEAD_BYTES};
 
@@ -232,11 +233,10 @@ where
     fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<End> {
         for _ in 0..READS_PER_TURN_MAX {
             let read = self.poll_requests(context);
-            let mut session = self.channel.session();
-            match self.wire.poll_flush(&mut session, context) {
+            match self.poll_flush(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Lost),
-                Poll::Ready(Ok(())) if session.is_over() => return Poll::Ready(End::Said),
+                Poll::Ready(Ok(())) if self.channel.session().is_over() => return Poll::Ready(End::Said),
                 Poll::Ready(Ok(())) => {}
             }
             match read {
@@ -250,6 +250,20 @@ where
         Poll::Pending
     }
 
+    /// Writes what the streams have said, where they said something.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.channel.session();
+        let bytes = (session.out.len() - self.wire.written) as u64;
+        if bytes == 0 {
+            return self.wire.poll_flush(&mut session, context);
+        }
+        let began = self.edge.env().now();
+        let flushed = self.wire.poll_flush(&mut session, context);
+        let took = self.edge.env().now().since(began);
+        self.edge.store().stages().add(Stage::Send, took, bytes);
+        flushed
+    }
+
     /// Reads once, and begins a task for every request that has come.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut session = self.channel.session();
@@ -259,7 +273,12 @@ where
             true => self.wire.poll_read(context),
             false => Poll::Ready(Ok(Read::Held)),
         };
-        self.wire.receive(&mut session, &mut self.opened);
+        if self.wire.received > 0 {
+            let began = self.edge.env().now();
+            self.wire.receive(&mut session, &mut self.opened);
+            let took = self.edge.env().now().since(began);
+            self.edge.store().stages().add(Stage::Frames, took, self.opened.len() as u64);
+        }
         drop(session);
         for opened in std::mem::take(&mut self.opened) {
             self.start_stream(opened);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::env::Instant;
+use crate::env::stages::{Stages, Tallies};
 use crate::ids::{ClusterId, CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
 use crate::route::call::{Answered, Failure, Request};
 use crate::shard::TableFailure;
@@ -38,6 +39,8 @@ pub trait Store: Clone + 'static {
     fn routing(&self) -> Routing;
     /// What this node knows of itself.
     async fn status(&self) -> Status;
+    /// Where the edge counts what the stages of a request cost it.
+    fn stages(&self) -> &Stages;
 
     /// Begins a backup of every shard.
     fn backup(&self) -> Self::Backup;
@@ -131,6 +134,8 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// One for each lane, in order.
     pub lanes: Vec<LaneStatus>,
+    /// One for each core, in order: what the stages of its requests came to.
+    pub stages: Vec<(CoreId, Tallies)>,
 }
 
 /// What a replica is at the moment.

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub mod signal;
+pub mod stages;
 pub mod glommio;
 pub mod executor;
 mod removal;

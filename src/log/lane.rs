@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
+use crate::env::stages::Tally;
 use crate::env::{BLOCK_BYTES, Env, Instant};
 use crate::ids::{Index, LaneId, ShardId, Term};
 use crate::raft::{Entry, HardState, Standing};
@@ -182,6 +183,10 @@ pub struct LaneStatus {
     pub queued_bytes: usize,
     /// How long the last batch write took.
     pub last_write: Duration,
+    /// How long the first append of each batch waited for it.
+    pub batch: Tally,
+    /// How long batch writes took, and their bytes.
+    pub write: Tally,
     /// For how long the oldest append has been waiting; zero where none is.
     pub oldest_pending: Duration,
     /// Whether it failed.
@@ -359,6 +364,8 @@ pub(super) struct State<E: Env> {
     pub space: Space,
     pub batches: u64,
     pub last_write: Duration,
+    pub batch: Tally,
+    pub write: Tally,
 }
 
 impl<E: Env> Lane<E> {
@@ -524,6 +531,8 @@ impl<E: Env> Lane<E> {
             batches: state.batches,
             queued_bytes: state.queue.cost(),
             last_write: state.last_write,
+            batch: state.batch,
+            write: state.write,
             oldest_pending: state.oldest_pending().map_or(Duration::ZERO, |since| now.since(since)),
             poisoned: state.failure.is_some(),
             space: state.space,

@@ -44,6 +44,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::env::signal::Signal;
+use crate::env::stages::Tally;
 use crate::env::{Env, File};
 use crate::ids::{Index, ShardId, Term};
 use crate::raft::{HardState, Standing};
@@ -241,6 +242,8 @@ fn opened_state<E: Env>(
         space: Space::Enough,
         batches: 0,
         last_write: Duration::ZERO,
+        batch: Tally::default(),
+        write: Tally::default(),
     }
 }
 

@@ -225,6 +225,10 @@ impl<E: Env> Lane<E> {
         state.is_sealed = flight.is_seal;
         state.written_at = now;
         state.last_write = now.since(began);
+        state.write.add(state.last_write, u64::from(flight.at.bytes));
+        if let Some(first) = state.flight_since {
+            state.batch.add(began.since(first), 1);
+        }
         state.batches += 1;
         state.index.apply(flight.at, &state.notes);
         state.queue.landed(flight.cost);

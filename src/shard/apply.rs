@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::env::Env;
+use crate::env::stages::Stage;
 use crate::ids::{Index, Term};
 use crate::kv::table::{Block, BlockHandle};
 use crate::kv::{self, Applied, Command, Refusal, Resolved};
@@ -53,6 +54,19 @@ enum Applying {
 impl<E: Env> Replica<E> {
     /// Applies what is committed and at hand, up to the limit of one turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>) {
+        let before = self.state.applied();
+        let watch = turn.watch.filter(|_| before < self.committed);
+        let began = watch.map(|watch| (watch.clock)());
+        self.apply_some(turn);
+        let applied = self.state.applied();
+        if let Some((watch, began)) = watch.zip(began).filter(|_| applied > before) {
+            watch.stages.add(Stage::Apply, (watch.clock)().since(began), applied.0 - before.0);
+        }
+        self.raft.applied(applied);
+        self.answer_ready_reads(turn);
+    }
+
+    fn apply_some(&mut self, turn: &mut Turn<'_>) {
         let mut ahead = VecDeque::new();
         for _ in 0..turn.config.limits.apply_entries_max {
             let next = self.state.applied().next();
@@ -83,8 +97,6 @@ impl<E: Env> Replica<E> {
         }
         let (applied, committed) = (self.state.applied(), self.committed);
         assert!(applied <= committed, "shard {}: applied {applied} of {committed}", self.shard);
-        self.raft.applied(applied);
-        self.answer_ready_reads(turn);
     }
 
     /// Whether there is more to apply at once, in a later turn.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
+use crate::env::stages::{Stage, Stages};
 use crate::env::{Env, Instant};
 use crate::ids::{Index, NodeId, ShardId, Term};
 use crate::kv;
@@ -79,6 +80,15 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     pub(crate) random: u64,
     pub(crate) out: &'a mut Output,
+    /// By what its stages are measured, where they are.
+    pub(crate) watch: Option<Watch<'a>>,
+}
+
+/// The stages of a core, and the clock for them: nothing is decided by it.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<'a> {
+    pub(crate) stages: &'a Stages,
+    pub(crate) clock: &'a dyn Fn() -> Instant,
 }
 
 /// One replica of one shard.
@@ -88,6 +98,8 @@ pub(crate) struct Replica<E: Env> {
     pub(crate) state: kv::State,
     pub(crate) lane: Lane<E>,
     persists: VecDeque<PersistInFlight>,
+    /// The entry whose way to a quorum is measured: its index and term, and when it was proposed.
+    watched: Option<(Index, Term, Instant)>,
     /// Persists that the lane had no room for yet.
     unwritten: VecDeque<log::Append>,
     pub(crate) committed: Index,
@@ -251,6 +263,7 @@ impl<E: Env> Replica<E> {
             shard,
             lane,
             persists: VecDeque::new(),
+            watched: None,
             unwritten: VecDeque::new(),
             committed: state.applied(),
             #[cfg(debug_assertions)]
@@ -288,7 +301,8 @@ impl<E: Env> Replica<E> {
         };
         if let Some(source) = lost {
             let mut out = Output::default();
-            replica.spoil(Spoil::Table(source), &mut Turn { config, now, random, out: &mut out });
+            replica
+                .spoil(Spoil::Table(source), &mut Turn { config, now, random, out: &mut out, watch: None });
             assert!(out.end.is_none(), "shard {shard}: a table is lost where nobody has another");
         }
         Ok(replica)
@@ -346,9 +360,11 @@ impl<E: Env> Replica<E> {
     fn handle(&mut self, ready: raft::Ready, turn: &mut Turn<'_>) {
         self.send(ready.messages, turn);
         if let Some(persist) = ready.persist {
+            self.watch_proposal(&persist, turn.now);
             self.persist(persist);
         }
         assert!(ready.commit >= self.committed, "commit {} after {}", ready.commit, self.committed);
+        self.tell_replicated(ready.commit, turn);
         self.committed = ready.commit;
         let (applied, commit) = (self.state.applied(), self.committed);
         assert!(applied <= commit, "shard {}: applied {applied} of {commit} committed", self.shard);
@@ -369,6 +385,22 @@ impl<E: Env> Replica<E> {
                 last: fetch.last,
                 bytes_max: fetch.bytes_max,
             });
+        }
+    }
+
+    /// Notes when the last of some new entries was proposed, where this replica leads and none is noted.
+    fn watch_proposal(&mut self, persist: &raft::Persist, now: Instant) {
+        if self.raft.role() == raft::Role::Leader && self.watched.is_none() {
+            self.watched = persist.entries.last().map(|entry| (entry.index, entry.term, now));
+        }
+    }
+
+    /// Tells how long the noted entry took to be committed. In another term it may be another one.
+    fn tell_replicated(&mut self, commit: Index, turn: &Turn<'_>) {
+        let committed = self.watched.take_if(|(index, _, _)| *index <= commit);
+        let Some((_, term, since)) = committed else { return };
+        if let Some(watch) = turn.watch.filter(|_| self.raft.term() == term) {
+            watch.stages.add(Stage::Replicate, turn.now.since(since), commit.0 - self.committed.0);
         }
     }
 

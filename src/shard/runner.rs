@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use crate::env::signal::{AnswerReceiver, AnswerSender, Signal, answer};
+use crate::env::stages::{Stage, Stages};
 use crate::env::{Env, Instant};
 use crate::ids::{CoreId, LaneId, NodeId, ShardId};
 use crate::log::Lane;
@@ -33,7 +34,7 @@ use crate::shard::end::RunEnd;
 use crate::shard::event::{Event, MeshItem};
 use crate::shard::lend::Lending;
 use crate::shard::pipeline::Pipeline;
-use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable};
+use crate::shard::replica::{LogRead, Output, Replica, ReplicaStart, Turn, Unreadable, Watch};
 use crate::shard::snapshot;
 use crate::shard::space::Gauge;
 use crate::shard::status::CoreStatus;
@@ -72,6 +73,9 @@ struct Inner<E: Env> {
     directory: Directory,
     windows: Windows,
     inbox: VecDeque<Event>,
+    /// When the first event of the inbox came.
+    inbox_since: Option<Instant>,
+    stages: Stages,
     links: Outbox<NodeId>,
     mesh: BTreeMap<CoreId, VecDeque<MeshItem>>,
     dirty: Vec<ShardId>,
@@ -139,6 +143,8 @@ impl<E: Env> Runner<E> {
             directory: Directory::new(config.layout.shards),
             windows: Windows::default(),
             inbox: VecDeque::new(),
+            inbox_since: None,
+            stages: Stages::default(),
             links: Outbox::new(config.limits.outbox_bytes_max),
             mesh: BTreeMap::new(),
             dirty: replicas.keys().copied().collect(),
@@ -204,7 +210,12 @@ impl<E: Env> Runner<E> {
 
     /// Something arrived for a replica or caller of this core.
     pub fn deliver(&self, parcel: Parcel) {
-        self.inner.borrow_mut().deliver(parcel);
+        let mut inner = self.inner.borrow_mut();
+        if inner.inbox.is_empty() {
+            inner.inbox_since = Some(self.env.now());
+        }
+        inner.deliver(parcel);
+        drop(inner);
         self.wake.raise();
         self.outgoing.raise();
     }
@@ -270,13 +281,26 @@ impl<E: Env> Runner<E> {
             sender.send(Err(Failure::of(FailureKind::ShuttingDown)));
             return receiver;
         }
-        self.with_sendings(|inner, now| {
-            let mut out = Vec::new();
-            let Inner { calls, directory, .. } = inner;
-            let moment = Moment { now, directory };
-            let answer = calls.start((shard, request), deadline, stream, &moment, &mut out);
-            (answer, out)
-        })
+        let stages = self.stages();
+        stages.sample(
+            Stage::Route,
+            || self.env.now(),
+            || {
+                self.with_sendings(|inner, now| {
+                    let mut out = Vec::new();
+                    let Inner { calls, directory, .. } = inner;
+                    let moment = Moment { now, directory };
+                    let answer = calls.start((shard, request), deadline, stream, &moment, &mut out);
+                    (answer, out)
+                })
+            },
+        )
+    }
+
+    /// Where the time of this core's requests goes: whoever serves them counts here.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        self.inner.borrow().stages.clone()
     }
 
     pub(crate) fn end_stream(&self, stream: u64) {
@@ -421,7 +445,12 @@ impl<E: Env> Runner<E> {
     fn turn(&self) -> Option<RunEnd> {
         let (now, random) = (self.env.now(), self.env.random());
         let mut inner = self.inner.borrow_mut();
-        let mut out = inner.turn(now, random);
+        let events = inner.inbox.len() as u64;
+        if let Some(since) = inner.inbox_since.take() {
+            inner.stages.add(Stage::Queue, now.since(since), events);
+        }
+        let mut out = inner.turn(now, random, &|| self.env.now());
+        inner.stages.add(Stage::Turn, self.env.now().since(now), events);
         let has_more = inner.has_more();
         let job = inner.due_snapshot(now, random);
         let repair = inner.due_repair(now);
@@ -473,8 +502,12 @@ impl<E: Env> Runner<E> {
     fn with_sendings<T>(&self, act: impl FnOnce(&mut Inner<E>, Instant) -> (T, Vec<Sending>)) -> T {
         let now = self.env.now();
         let mut inner = self.inner.borrow_mut();
+        let was_empty = inner.inbox.is_empty();
         let (result, out) = act(&mut inner, now);
         inner.route_calls(out);
+        if was_empty && !inner.inbox.is_empty() {
+            inner.inbox_since = Some(now);
+        }
         drop(inner);
         self.wake.raise();
         self.outgoing.raise();
@@ -483,10 +516,11 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    fn turn(&mut self, now: Instant, random: u64) -> Output {
+    fn turn(&mut self, now: Instant, random: u64, clock: &dyn Fn() -> Instant) -> Output {
         let mut out = Output::default();
-        let config = Rc::clone(&self.config);
-        let mut turn = Turn { config: &config, now, random, out: &mut out };
+        let (config, stages) = (Rc::clone(&self.config), self.stages.clone());
+        let watch = Some(Watch { stages: &stages, clock });
+        let mut turn = Turn { config: &config, now, random, out: &mut out, watch };
         self.take_completions(&mut turn);
         if self.config.read_mode == raft::ReadMode::Lease {
             // A lease counts ticks: those that are owed come before any read rests on it.

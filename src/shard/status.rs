@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::env::Env;
+use crate::env::stages::Tallies;
 use crate::ids::{CoreId, Index, LaneId, NodeId, Revision, ShardId, Term};
 use crate::log::{Lane, Space};
 use crate::raft;
@@ -17,6 +18,17 @@ pub struct CoreStatus {
     pub replicas: Vec<ReplicaReport>,
     /// Its lanes.
     pub lanes: Vec<LaneReport>,
+    /// Where the time of its requests went.
+    pub stages: CoreStages,
+}
+
+/// Where the time of a core's requests went.
+#[derive(Clone, Debug, Default)]
+pub struct CoreStages {
+    /// The core.
+    pub core: CoreId,
+    /// What each stage came to since the start.
+    pub tallies: Box<Tallies>,
 }
 
 /// What a replica is in its shard's group.

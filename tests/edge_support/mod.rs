@@ -18,6 +18,7 @@ use distribkv::edge::store::{
 use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services, accept};
 use distribkv::env::executor::{CorePlacement, CoreThread, ExecutorOptions, start_executor};
 use distribkv::env::glommio::GlommioEnv;
+use distribkv::env::stages::{Stage, Stages};
 use distribkv::env::{Env, Instant};
 use distribkv::ids::{
     ClusterId, CoreId, Index, LaneId, NodeId, Revision, Sequence, SessionId, ShardId, Term,
@@ -124,6 +125,7 @@ async fn obey(
 pub struct MapStore {
     env: GlommioEnv,
     inner: Rc<Inner>,
+    stages: Stages,
 }
 
 struct Inner {
@@ -150,7 +152,7 @@ impl MapStore {
             health: RefCell::new(names.map(|name| (name.to_owned(), Serving::Yes)).into()),
             changes: Changes::default(),
         };
-        Self { env, inner: Rc::new(inner) }
+        Self { env, inner: Rc::new(inner), stages: Stages::default() }
     }
 
     fn serve(&self, name: &str, serving: Serving) {
@@ -255,6 +257,10 @@ impl Store for MapStore {
         Routing { shards: (0..SHARDS).map(route).collect(), nodes: (1..=3).map(address).collect() }
     }
 
+    fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
     async fn status(&self) -> Status {
         let replica = ReplicaStatus {
             shard: ShardId(2),
@@ -285,12 +291,15 @@ impl Store for MapStore {
             damaged_total: 1,
             repaired_total: 1,
         };
+        let stages = Stages::default();
+        stages.add(Stage::Frames, Duration::from_micros(5), 7);
         Status {
             version: "0.1.0".to_owned(),
             profile: "dev".to_owned(),
             uptime: Duration::from_secs(3),
             replicas: vec![replica],
             lanes: vec![lane],
+            stages: vec![(CoreId(0), stages.tallies())],
         }
     }
 

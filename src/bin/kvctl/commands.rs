@@ -17,6 +17,7 @@ use crate::args::{Args, Command, Format};
 use crate::backup;
 use crate::failure::Failure;
 use crate::output::{self, escape, json_of_optional, print, print_json, revision_of};
+use crate::stages;
 use crate::txn_file;
 
 /// The most that is read of standard input or of a file: the contract's largest message.
@@ -81,6 +82,7 @@ impl Run {
             Command::Txn { file } => self.txn(file).await,
             Command::Status { all: true } => self.status(Detail::Everything).await,
             Command::Status { all: false } => self.status(Detail::Nodes).await,
+            Command::Stages { interval } => self.stages(interval).await,
             Command::Shards => self.shards().await,
             Command::Health { service, watch: true } => self.watch(&service).await,
             Command::Health { service, watch: false } => self.health(&service).await,
@@ -215,6 +217,20 @@ impl Run {
             print(&format!("\n{}\n{}", output::table_of_replicas(&nodes), output::table_of_lanes(&nodes)))?;
         }
         Ok(())
+    }
+
+    /// Prints where the time of requests went meanwhile.
+    async fn stages(&self, interval: Duration) -> Result<(), Failure> {
+        let before = self.clerk.status().await;
+        tokio::time::sleep(interval).await;
+        let spent = stages::between(&before, &self.clerk.status().await);
+        if spent.is_empty() {
+            return Err(Failure::NobodyAnswered);
+        }
+        match self.format {
+            Format::Json => spent.iter().try_for_each(|stage| print_json(&stages::json_of(stage))),
+            Format::Text => print(&stages::table_of(&spent)),
+        }
     }
 
     /// Prints the routing table.

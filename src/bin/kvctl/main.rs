@@ -6,6 +6,7 @@ mod base64;
 mod commands;
 mod failure;
 mod output;
+mod stages;
 mod tables;
 mod txn_file;
 

@@ -11,6 +11,7 @@ use distribkv::edge::store::{
     BackupSource, Identity, LaneStatus, NodeAddress, PipelineOrder, ReplicaRole, ReplicaStatus, Routing,
     Serving, ShardRoute, Status, Store,
 };
+use distribkv::env::stages::Stages;
 use distribkv::env::{Env, Instant};
 use distribkv::ids::{ClusterId, NodeId, ShardId};
 use distribkv::route::call::{Answered, Failure, Request};
@@ -39,18 +40,25 @@ pub struct NodeStore<E: Env> {
     env: E,
     runner: Runner<E>,
     facts: Rc<NodeFacts>,
+    stages: Stages,
 }
 
 impl<E: Env> Clone for NodeStore<E> {
     fn clone(&self) -> Self {
-        Self { env: self.env.clone(), runner: self.runner.clone(), facts: Rc::clone(&self.facts) }
+        Self {
+            env: self.env.clone(),
+            runner: self.runner.clone(),
+            facts: Rc::clone(&self.facts),
+            stages: self.stages.clone(),
+        }
     }
 }
 
 impl<E: Env> NodeStore<E> {
     /// Serves from this runner.
     pub fn new(env: E, runner: Runner<E>, facts: NodeFacts) -> Self {
-        Self { env, runner, facts: Rc::new(facts) }
+        let stages = runner.stages();
+        Self { env, runner, facts: Rc::new(facts), stages }
     }
 
     fn voters(&self) -> Vec<NodeId> {
@@ -124,6 +132,8 @@ impl<E: Env> Store for NodeStore<E> {
         let mut replicas: Vec<ReplicaStatus> =
             cores.iter().flat_map(|core| &core.replicas).map(replica).collect();
         let mut lanes: Vec<LaneStatus> = cores.iter().flat_map(|core| &core.lanes).map(lane).collect();
+        let mut stages: Vec<_> = cores.iter().map(|core| (core.stages.core, *core.stages.tallies)).collect();
+        stages.sort_by_key(|(core, _)| *core);
         replicas.sort_by_key(|replica| replica.shard);
         lanes.sort_by_key(|lane| lane.lane);
         Status {
@@ -132,7 +142,12 @@ impl<E: Env> Store for NodeStore<E> {
             uptime: self.env.now().since(self.facts.started_at),
             replicas,
             lanes,
+            stages,
         }
+    }
+
+    fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     fn backup(&self) -> NodeBackup<E> {

@@ -5,7 +5,8 @@
 
 use crate::edge::status::{Code, Status};
 use crate::edge::store::{LaneStatus, ReplicaRole, ReplicaStatus, ShardRoute};
-use crate::ids::ClusterId;
+use crate::env::stages::{Stage, Tallies};
+use crate::ids::{ClusterId, CoreId};
 use crate::kv::{Answer, KeyValue, OperationResult, QueryAnswer};
 use crate::route::call::{Answered, Body};
 use crate::route::slot;
@@ -192,6 +193,21 @@ pub(in crate::edge) fn lane_status(lane: &LaneStatus) -> v1::LaneStatus {
         damaged_total: lane.damaged_total,
         repaired_total: lane.repaired_total,
     }
+}
+
+/// What the stages of one core came to.
+pub(in crate::edge) fn stage_statuses(
+    (core, tallies): &(CoreId, Tallies),
+) -> impl Iterator<Item = v1::StageStatus> {
+    Stage::ALL.into_iter().zip(tallies).map(|(stage, tally)| v1::StageStatus {
+        core: core.0,
+        name: stage.name().to_owned(),
+        is_work: stage.is_work(),
+        times: tally.times,
+        items: tally.items,
+        total_us: u64::try_from(tally.total.as_micros()).unwrap_or(u64::MAX),
+        times_by_log2_us: tally.buckets.to_vec(),
+    })
 }
 
 pub(in crate::edge) fn shard_info(route: &ShardRoute, shards: u32) -> v1::ShardInfo {

@@ -26,6 +26,7 @@ pub(in crate::edge) async fn status<E: Env, S: Store>(
         uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
         lanes: status.lanes.iter().map(answer::lane_status).collect(),
         profile: status.profile,
+        stages: status.stages.iter().flat_map(answer::stage_statuses).collect(),
     };
     encode(edge, &response)
 }

@@ -15,6 +15,7 @@ use super::frame::{self, Received};
 use super::method::{ShardCall, Unary};
 use super::status::Status;
 use super::store::Store;
+use crate::env::stages::Stage;
 use crate::env::{Env, Instant};
 use crate::ids::ClusterId;
 use crate::route::call::Answered;
@@ -51,9 +52,13 @@ async fn ask<E: Env, S: Store>(
     message: Received,
     deadline: Instant,
 ) -> Result<Bytes, Status> {
-    let (Asked { shard, request }, _held) = asked(edge, call, message)?;
+    let now = || edge.env().now();
+    let stages = edge.store().stages();
+    let (Asked { shard, request }, _held) =
+        stages.sample(Stage::Decode, now, || asked(edge, call, message))?;
     let answered = edge.store().call(shard, request, deadline).await;
-    answer(edge, call, answered.map_err(|failure| Status::of_failure(&failure))?)
+    let answered = answered.map_err(|failure| Status::of_failure(&failure))?;
+    stages.sample(Stage::Encode, now, || answer(edge, call, answered))
 }
 
 /// What a message asks of which shard.

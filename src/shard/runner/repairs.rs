@@ -46,7 +46,7 @@ impl<E: Env> Runner<E> {
         let mut inner = self.inner.borrow_mut();
         let config = inner.config.clone();
         let mut out = Output::default();
-        let mut turn = Turn { config: &config, now, random, out: &mut out };
+        let mut turn = Turn { config: &config, now, random, out: &mut out, watch: None };
         let Some(replica) = inner.replicas.get_mut(&shard) else { return };
         let is_current = match &why {
             Spoil::Table(source) => replica.table.as_ref().is_some_and(|table| table.path() == source.path()),

@@ -2,10 +2,11 @@
 
 use crate::env::Env;
 use crate::env::signal::{AnswerReceiver, answer};
+use crate::env::stages::Stage;
 use crate::ids::{CoreId, LaneId};
 use crate::log::Lane;
 use crate::shard::event::MeshItem;
-use crate::shard::status::{CoreStatus, LaneReport, ReplicaReport};
+use crate::shard::status::{CoreStages, CoreStatus, LaneReport, ReplicaReport};
 
 use super::Inner;
 
@@ -30,7 +31,18 @@ impl<E: Env> Inner<E> {
                 .map(|replica| ReplicaReport::of(replica, lane_of(replica.shard), fetch_of(replica.shard)))
                 .collect(),
             lanes: self.lanes.iter().map(|(id, lane)| self.lane_report(lane, *id)).collect(),
+            stages: self.core_stages(),
         }
+    }
+
+    /// What the stages came to, those of the lanes among them.
+    fn core_stages(&self) -> CoreStages {
+        let mut tallies = Box::new(self.stages.tallies());
+        for status in self.lanes.values().map(Lane::status) {
+            tallies[Stage::Batch as usize].merge(&status.batch);
+            tallies[Stage::Write as usize].merge(&status.write);
+        }
+        CoreStages { core: self.config.core(), tallies }
     }
 
     fn lane_report(&self, lane: &Lane<E>, id: LaneId) -> LaneReport {

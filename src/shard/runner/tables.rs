@@ -221,7 +221,7 @@ impl<E: Env> Runner<E> {
         inner.fetching = None;
         let config = inner.config.clone();
         let mut out = Output::default();
-        let mut turn = Turn { config: &config, now, random, out: &mut out };
+        let mut turn = Turn { config: &config, now, random, out: &mut out, watch: None };
         let replica = inner.replicas.get_mut(&shard).expect("a replica stays where it was started");
         let retired = replica.install_fetched(file, state, &mut turn);
         inner.dirty.push(shard);
