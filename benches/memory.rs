@@ -21,6 +21,10 @@ use distribkv::ids::ShardId;
 use distribkv::kv::{Base, Command, Config, Limits, State};
 use inputs::{KEY_BYTES, Numbers, put_command};
 
+#[path = "../src/env/os/heap.rs"]
+#[allow(dead_code, unused_imports, reason = "a node does more with it, and its tests are run there")]
+mod heap;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,6 +51,7 @@ const MIB: u64 = 1 << 20;
 const FIXED_BYTES: u64 = 64 * MIB;
 
 fn main() {
+    heap::keep();
     let args = Args::parse();
     let mut state = State::new(Config::new(ShardId(0), Limits::DEFAULT));
     let before = resident_bytes();

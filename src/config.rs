@@ -99,8 +99,8 @@ pub struct Node {
     /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 128 MiB.
     pub block_cache_bytes: u64,
     /// Bytes of memory that are made ready at a start, before there is anything to keep in them: nobody waits
-    /// then while the kernel clears a page of them. No more than a quarter of what is available. 0 (none) to
-    /// 1 GiB. Default 128 MiB.
+    /// then while the kernel clears a page of them. Fewer where a quarter of what the process may use would
+    /// not be left. 0 (none) to 512 MiB. Default 128 MiB.
     pub heap_ready_bytes: u64,
     /// Bytes of the disk that are kept free beyond what the node needs for its own ends (its largest table
     /// once more, the changes that no table holds yet, and two segments a lane). Below, what makes the data
@@ -351,7 +351,7 @@ impl Node {
         check_range("fetches_at_once_max", self.fetches_at_once_max, 1, AT_ONCE_MAX)?;
         check_range("snapshot_keep_entries", self.snapshot_keep_entries, 0, 1_000_000)?;
         check_range("block_cache_bytes", self.block_cache_bytes, 1 << 20, 1 << 40)?;
-        check_range("heap_ready_bytes", self.heap_ready_bytes, 0, 1 << 30)?;
+        check_range("heap_ready_bytes", self.heap_ready_bytes, 0, 512 << 20)?;
         check_range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)?;
         check_range("scrub_bytes_per_s", self.scrub_bytes_per_s, 0, 1 << 30)?;
         check_range("scrub_interval_s", self.scrub_interval_s, 1, 31_536_000)?;

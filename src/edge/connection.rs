@@ -136,9 +136,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// Has the session take what has come.
     fn receive(&mut self, session: &mut Session, opened: &mut Vec<Opened>) {
-        if self.received == 0 {
-            return;
-        }
         let taken = session.receive(&self.input[..self.received], opened);
         self.input.copy_within(taken..self.received, 0);
         self.received -= taken;
@@ -253,14 +250,15 @@ where
     /// Writes what the streams have said, where they said something.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.channel.session();
-        let bytes = (session.out.len() - self.wire.written) as u64;
-        if bytes == 0 {
+        let (all, before) = (session.out.len(), self.wire.written);
+        if all == before {
             return self.wire.poll_flush(&mut session, context);
         }
         let began = self.edge.env().now();
         let flushed = self.wire.poll_flush(&mut session, context);
+        let taken = if session.out.is_empty() { all } else { self.wire.written } - before;
         let took = self.edge.env().now().since(began);
-        self.edge.store().stages().add(Stage::Send, took, bytes);
+        self.edge.store().stages().add(Stage::Send, took, taken as u64);
         flushed
     }
 
@@ -268,17 +266,12 @@ where
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut session = self.channel.session();
         // What was left lying before.
-        self.wire.receive(&mut session, &mut self.opened);
+        take_frames(&self.edge, &mut self.wire, &mut session, &mut self.opened);
         let read = match session.is_readable() {
             true => self.wire.poll_read(context),
             false => Poll::Ready(Ok(Read::Held)),
         };
-        if self.wire.received > 0 {
-            let began = self.edge.env().now();
-            self.wire.receive(&mut session, &mut self.opened);
-            let took = self.edge.env().now().since(began);
-            self.edge.store().stages().add(Stage::Frames, took, self.opened.len() as u64);
-        }
+        take_frames(&self.edge, &mut self.wire, &mut session, &mut self.opened);
         drop(session);
         for opened in std::mem::take(&mut self.opened) {
             self.start_stream(opened);
@@ -391,5 +384,24 @@ where
         drop(session);
         let wait = due.since(now).max(Duration::from_millis(1));
         self.timer = Box::pin(self.edge.env().sleep(wait));
+    }
+}
+
+/// Has the session take the frames that have come, and counts what that costs.
+fn take_frames<IO: AsyncRead + AsyncWrite + Unpin, E: Env, S: Store>(
+    edge: &Edge<E, S>,
+    wire: &mut Wire<IO>,
+    session: &mut Session,
+    opened: &mut Vec<Opened>,
+) {
+    let (bytes, streams) = (wire.received, opened.len());
+    if bytes == 0 {
+        return;
+    }
+    let began = edge.env().now();
+    wire.receive(session, opened);
+    if wire.received < bytes {
+        let took = edge.env().now().since(began);
+        edge.store().stages().add(Stage::Frames, took, (opened.len() - streams) as u64);
     }
 }

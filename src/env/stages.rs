@@ -21,39 +21,41 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Of how many requests one is measured, where each would be.
+/// Of how many requests one is measured, where each would be. Kinds of requests that take turns in a rhythm
+/// that divides it are not measured alike.
 pub const SAMPLED: u64 = 16;
 
 /// Durations are told apart by powers of two: bucket `n` has those of less than 2^n microseconds that are in
-/// none before it, the last one all that is longer (4 s and more).
+/// none before it, the last one all that is longer (2 s and more).
 pub const BUCKETS: usize = 23;
 
 /// A stage of the way of a request through a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Work: frames and header fields of what a connection was read. For each call that came.
+    /// Work: frames and header fields of what a connection was read. For each stream that began.
     Frames,
-    /// Work: a call's message, its limits, its slot and shard. For each call; sampled.
+    /// Work: the message of a call that asks one shard, its limits, its slot and shard. For each unary call;
+    /// sampled.
     Decode,
     /// Work: the call's place among those without an answer, and its way to the shard's core or node. For
-    /// each call; sampled.
+    /// each call, those of Pipelines and Scans too; sampled.
     Route,
     /// Wait: of the first event that a turn of the core takes, until the turn begins. For each event.
     Queue,
     /// Work: a turn of a core's replicas (proposals, messages, what is applied). For each event.
     Turn,
-    /// Wait: of the first append of a batch, until the batch is written. For each batch.
+    /// Wait: of the first append of a batch, until its write begins. For each batch but those that only seal.
     Batch,
     /// Wait: for the disk, until a batch is durable. For each byte.
     Write,
-    /// Wait: of a leader's entry, from the turn that proposes it to the one that finds it committed; of one
-    /// entry of a shard at a time. For each entry.
+    /// Wait: of a leader's entry, from the turn that proposes it to the one that finds it committed: of one
+    /// entry of a shard at a time. For each entry that a leader finds committed, also those not waited with.
     Replicate,
     /// Work: entries applied, a part of a turn. For each entry.
     Apply,
-    /// Work: the message of an answer. For each call; sampled.
+    /// Work: the message of an answer of a shard. For each unary call that has one; sampled.
     Encode,
-    /// Work: what a connection's streams said is written to its socket. For each byte.
+    /// Work: what a connection's streams said is written to its socket. For each byte that it took.
     Send,
 }
 
@@ -172,6 +174,11 @@ impl Stages {
     /// A stage took so long, for so many.
     pub fn add(&self, stage: Stage, took: Duration, items: u64) {
         self.inner.borrow_mut().tallies[stage as usize].add(took, items);
+    }
+
+    /// So many more of what a stage counts went through it, and took no time that is told.
+    pub fn count(&self, stage: Stage, items: u64) {
+        self.inner.borrow_mut().tallies[stage as usize].items += items;
     }
 
     /// Does what is done for each request alone, and measures one of [`SAMPLED`] by this clock.

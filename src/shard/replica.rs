@@ -395,12 +395,16 @@ impl<E: Env> Replica<E> {
         }
     }
 
-    /// Tells how long the noted entry took to be committed. In another term it may be another one.
+    /// Tells what this leader finds committed, and how long the noted entry took. In another term it may be
+    /// another one.
     fn tell_replicated(&mut self, commit: Index, turn: &Turn<'_>) {
-        let committed = self.watched.take_if(|(index, _, _)| *index <= commit);
-        let Some((_, term, since)) = committed else { return };
-        if let Some(watch) = turn.watch.filter(|_| self.raft.term() == term) {
-            watch.stages.add(Stage::Replicate, turn.now.since(since), commit.0 - self.committed.0);
+        let noted = self.watched.take_if(|(index, _, _)| *index <= commit);
+        let Some(watch) = turn.watch.filter(|_| self.raft.role() == raft::Role::Leader) else { return };
+        let entries = commit.0 - self.committed.0;
+        match noted.filter(|(_, term, _)| self.raft.term() == *term) {
+            Some((_, _, since)) => watch.stages.add(Stage::Replicate, turn.now.since(since), entries),
+            None if entries > 0 => watch.stages.count(Stage::Replicate, entries),
+            None => {}
         }
     }
 

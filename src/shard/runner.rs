@@ -211,10 +211,8 @@ impl<E: Env> Runner<E> {
     /// Something arrived for a replica or caller of this core.
     pub fn deliver(&self, parcel: Parcel) {
         let mut inner = self.inner.borrow_mut();
-        if inner.inbox.is_empty() {
-            inner.inbox_since = Some(self.env.now());
-        }
         inner.deliver(parcel);
+        inner.note_waiting(|| self.env.now());
         drop(inner);
         self.wake.raise();
         self.outgoing.raise();
@@ -252,8 +250,7 @@ impl<E: Env> Runner<E> {
 
     /// The link to a node went down.
     pub fn link_down(&self, node: NodeId) {
-        self.inner.borrow_mut().inbox.push_back(Event::LinkDown(node));
-        self.wake.raise();
+        self.enter(Event::LinkDown(node));
     }
 
     /// Makes a call; the answer comes in time or says why not.
@@ -450,7 +447,9 @@ impl<E: Env> Runner<E> {
             inner.stages.add(Stage::Queue, now.since(since), events);
         }
         let mut out = inner.turn(now, random, &|| self.env.now());
-        inner.stages.add(Stage::Turn, self.env.now().since(now), events);
+        let ended = self.env.now();
+        inner.stages.add(Stage::Turn, ended.since(now), events);
+        inner.note_waiting(|| ended);
         let has_more = inner.has_more();
         let job = inner.due_snapshot(now, random);
         let repair = inner.due_repair(now);
@@ -494,20 +493,25 @@ impl<E: Env> Runner<E> {
         self.env.spawn(async move {
             let result = lane.read(read.shard, read.first, read.last, read.bytes_max).await;
             let event = Event::LogRead { shard: read.shard, purpose: read.purpose, result };
-            runner.inner.borrow_mut().inbox.push_back(event);
-            runner.wake.raise();
+            runner.enter(event);
         });
+    }
+
+    /// Something has happened that the next turn is to take.
+    fn enter(&self, event: Event) {
+        let mut inner = self.inner.borrow_mut();
+        inner.inbox.push_back(event);
+        inner.note_waiting(|| self.env.now());
+        drop(inner);
+        self.wake.raise();
     }
 
     fn with_sendings<T>(&self, act: impl FnOnce(&mut Inner<E>, Instant) -> (T, Vec<Sending>)) -> T {
         let now = self.env.now();
         let mut inner = self.inner.borrow_mut();
-        let was_empty = inner.inbox.is_empty();
         let (result, out) = act(&mut inner, now);
         inner.route_calls(out);
-        if was_empty && !inner.inbox.is_empty() {
-            inner.inbox_since = Some(now);
-        }
+        inner.note_waiting(|| now);
         drop(inner);
         self.wake.raise();
         self.outgoing.raise();
@@ -531,6 +535,13 @@ impl<E: Env> Inner<E> {
         self.drive(&mut turn);
         self.route(&mut out, now);
         out
+    }
+
+    /// Notes since when the inbox waits, where it does and that is not noted.
+    fn note_waiting(&mut self, now: impl Fn() -> Instant) {
+        if !self.inbox.is_empty() && self.inbox_since.is_none() {
+            self.inbox_since = Some(now());
+        }
     }
 
     fn has_more(&self) -> bool {

@@ -207,7 +207,7 @@ fn tables_at_once(cores: u64, disk: Option<&Disk>) -> Choice {
 
 /// How much memory is ready before it is needed.
 fn heap_ready(host: &Host) -> Choice {
-    let bytes = (host.memory.limit() / 16).min(READY_MOST) >> 24 << 24;
+    let bytes = (host.memory.limit() / 16).min(READY_MOST) >> 22 << 22;
     let reason = "Made ready at the start, so that no answer waits while the kernel clears a page: a \
                   sixteenth of memory, 512 MiB at most.";
     choice("heap_ready_bytes", grouped(bytes), reason)

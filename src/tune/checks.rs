@@ -282,11 +282,12 @@ fn scheduler(device: &Device) -> Finding {
 pub(super) fn huge_pages(host: &Host) -> Finding {
     let (state, found) = match host.huge_pages.as_deref() {
         None => (State::Unknown, "not known"),
-        Some("always") => (State::Better, "always"),
-        Some(other) => (State::Ok, other),
+        Some("madvise") => (State::Ok, "madvise"),
+        Some(other) => (State::Better, other),
     };
-    Finding::of("huge pages", state, found.into(), "madvise or never").or_change(
-        "echo madvise > enabled, in /sys/kernel/mm/transparent_hugepage: less memory, fewer pauses",
+    Finding::of("huge pages", state, found.into(), "madvise").or_change(
+        "echo madvise > enabled, in /sys/kernel/mm/transparent_hugepage: the heap asks for them, and other \
+         memory is better without",
     )
 }
 

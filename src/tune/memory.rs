@@ -11,8 +11,8 @@ const UNDER_WAY_BYTES: u64 = 32 << 20;
 
 /// The bytes that a node comes to hold under load, whatever its data: the changes of its shards up to where
 /// they are refused, as much again of those that tables are made of, blocks of tables, and what is under way.
-/// What is made ready at the start is part of it, or all of it where that is more. A follower that falls
-/// behind its leader may come to twice the changes, see [`crate::config::Node`].
+/// What is made ready at the start is used for them. A follower that falls behind its leader may come to
+/// twice the changes, see [`crate::config::Node`]; and what the allocator keeps apart by size is not in it.
 #[must_use]
 pub fn memory_bytes_max(settings: &Settings, cores: u64) -> u64 {
     let node = &settings.node;
@@ -21,8 +21,7 @@ pub fn memory_bytes_max(settings: &Settings, cores: u64) -> u64 {
     let tables = node.snapshots_at_once_max.min(cores).min(shards);
     let of_shards = (changes + RECENT_BYTES).saturating_mul(shards).saturating_add(changes * tables);
     let of_cores = node.block_cache_bytes.saturating_add(UNDER_WAY_BYTES).saturating_mul(cores);
-    let held = of_shards.saturating_add(of_cores).max(node.heap_ready_bytes);
-    PROCESS_BYTES.saturating_add(held)
+    PROCESS_BYTES.saturating_add(of_shards).saturating_add(of_cores)
 }
 
 #[cfg(test)]

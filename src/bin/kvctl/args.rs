@@ -184,9 +184,9 @@ pub enum Command {
     },
     /// Where the time of requests goes, stage by stage, on every core
     ///
-    /// Looks at every endpoint twice. A stage is work of its core (frames, decode, route, turn with apply in
-    /// it, encode, send) or has the requests wait (queue, batch, write, replicate); items are calls, events,
-    /// entries or bytes. Percentiles are powers of two that so many stayed below.
+    /// Looks at every node twice. A stage is work of its core (frames, decode, route, turn with apply in it,
+    /// encode, send) or has the requests wait (queue, batch, write, replicate); items are streams, calls,
+    /// events, batches, entries or bytes. Percentiles are powers of two that so many stayed below.
     Stages {
         /// The time between the two looks: 500ms, 5s, 2m, or a number of seconds
         #[arg(long, value_parser = duration, default_value = "5s", value_name = "TIME")]

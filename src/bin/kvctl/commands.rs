@@ -223,10 +223,14 @@ impl Run {
     async fn stages(&self, interval: Duration) -> Result<(), Failure> {
         let before = self.clerk.status().await;
         tokio::time::sleep(interval).await;
-        let spent = stages::between(&before, &self.clerk.status().await);
-        if spent.is_empty() {
+        let after = self.clerk.status().await;
+        if after.iter().all(|node| node.status.is_err()) {
             return Err(Failure::NobodyAnswered);
         }
+        for reason in stages::left_out(&before, &after) {
+            eprintln!("kvctl: {reason}");
+        }
+        let spent = stages::between(&before, &after);
         match self.format {
             Format::Json => spent.iter().try_for_each(|stage| print_json(&stages::json_of(stage))),
             Format::Text => print(&stages::table_of(&spent)),

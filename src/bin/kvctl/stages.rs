@@ -23,15 +23,11 @@ pub struct Spent {
 }
 
 /// What the stages came to between two answers of the same nodes. A node that was started anew between them,
-/// or did not answer twice, is not among them.
+/// or did not answer twice, is not among them: see [`left_out`].
 pub fn between(before: &[NodeStatus], after: &[NodeStatus]) -> Vec<Spent> {
     let mut spent = Vec::new();
     for now in after.iter().filter_map(|node| node.status.as_ref().ok()) {
-        let same =
-            |status: &&v1::StatusResponse| status.node_id == now.node_id && status.uptime_ms < now.uptime_ms;
-        let Some(then) = before.iter().filter_map(|node| node.status.as_ref().ok()).find(same) else {
-            continue;
-        };
+        let Some(then) = earlier(before, now) else { continue };
         let seconds = (now.uptime_ms - then.uptime_ms) as f64 / 1000.0;
         for stage in &now.stages {
             let is_same = |old: &&v1::StageStatus| (old.core, &old.name) == (stage.core, &stage.name);
@@ -51,6 +47,28 @@ pub fn between(before: &[NodeStatus], after: &[NodeStatus]) -> Vec<Spent> {
     }
     spent.sort_by_key(|spent| (spent.node, spent.core));
     spent
+}
+
+/// The nodes of which nothing can be said, each with the reason.
+pub fn left_out(before: &[NodeStatus], after: &[NodeStatus]) -> Vec<String> {
+    let reason = |node: &NodeStatus| match &node.status {
+        Err(error) => Some(error.to_string()),
+        Ok(now) if earlier(before, now).is_none() => Some("it was started anew meanwhile".to_owned()),
+        Ok(now) if now.stages.is_empty() => Some("its version counts no stages".to_owned()),
+        Ok(_) => None,
+    };
+    after.iter().filter_map(|node| Some(format!("{}: {}", node.address, reason(node)?))).collect()
+}
+
+/// What the same process said before.
+fn earlier<'a>(before: &'a [NodeStatus], now: &v1::StatusResponse) -> Option<&'a v1::StatusResponse> {
+    let mut answers = before.iter().filter_map(|node| node.status.as_ref().ok());
+    let then = answers.find(|then| then.node_id == now.node_id && then.uptime_ms < now.uptime_ms)?;
+    let shrank = |old: &v1::StageStatus| {
+        let same = now.stages.iter().find(|stage| (stage.core, &stage.name) == (old.core, &old.name));
+        same.is_none_or(|stage| stage.times < old.times)
+    };
+    (!then.stages.iter().any(shrank)).then_some(then)
 }
 
 fn differences(now: &[u64], then: &[u64]) -> Vec<u64> {
@@ -81,7 +99,8 @@ impl Spent {
             seen += count;
             seen >= wanted.max(1)
         })?;
-        (bucket + 1 < self.buckets.len()).then(|| 1 << bucket)
+        let is_last = bucket + 1 == self.buckets.len();
+        1_u64.checked_shl(u32::try_from(bucket).ok()?).filter(|_| !is_last)
     }
 }
 
@@ -150,6 +169,16 @@ mod tests {
              1     0     queue  0        0        -          -      -      -      -\n"
         );
         assert_eq!(json_of(&spent[0])["times_by_log2_us"], json!([50, 49, 1]));
-        assert_eq!(between(from_ref(&after), from_ref(&before)), [], "it was started anew");
+        assert_eq!(left_out(from_ref(&before), from_ref(&after)), [""; 0]);
+        // It counts anew, whatever its uptime says.
+        for (then, now) in [(&after, &before), (&after, &node(4000, 20, 100, &[20, 0, 0]))] {
+            assert_eq!(between(from_ref(then), from_ref(now)), []);
+            assert_eq!(left_out(from_ref(then), from_ref(now)), ["a:1: it was started anew meanwhile"]);
+        }
+        let old = v1::StatusResponse { node_id: 1, uptime_ms: 9000, ..Default::default() };
+        let old = NodeStatus { status: Ok(old), ..node(0, 0, 0, &[]) };
+        let before =
+            NodeStatus { status: Ok(v1::StatusResponse { node_id: 1, ..Default::default() }), ..before };
+        assert_eq!(left_out(from_ref(&before), from_ref(&old)), ["a:1: its version counts no stages"]);
     }
 }

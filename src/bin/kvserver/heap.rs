@@ -5,22 +5,24 @@ use std::thread;
 use crate::os_heap;
 use crate::tune::gather;
 
-/// Of the memory that is available, the part that may be made ready, whatever the setting: the rest is other
-/// processes', the page cache's, and what the node comes to need of other kinds.
-const AVAILABLE_PART: u64 = 4;
+/// Of the memory that the process may use, the part that is left alone: for other processes, the page cache,
+/// and what the node comes to need of other kinds. Nodes that share memory see what the others have taken.
+const LEFT_PART: u64 = 4;
 
-/// Has freed memory stay with the process, and so many bytes be ready soon: in the background, so that no
-/// start waits for it.
+/// Has so many bytes of memory be ready soon: in the background, so that no start waits for it.
 pub fn make_ready(bytes: u64) {
-    os_heap::keep();
     if bytes == 0 {
         return;
     }
     let making = move || {
-        let wanted = bytes.min(gather::memory_available() / AVAILABLE_PART);
-        match os_heap::make_ready(wanted) {
-            Ok(bytes) => tracing::debug!(bytes, "memory is ready"),
-            Err(error) => tracing::info!(%error, bytes = wanted, "no memory is made ready ahead"),
+        let has_room = || {
+            let memory = gather::memory_now();
+            memory.available > memory.limit() / LEFT_PART
+        };
+        match os_heap::make_ready(bytes, has_room) {
+            Ok(ready) if ready == bytes => tracing::debug!(bytes, "memory is ready"),
+            Ok(ready) => tracing::info!(ready, wanted = bytes, "less memory is made ready ahead than wanted"),
+            Err(error) => tracing::info!(%error, wanted = bytes, "no memory is made ready ahead"),
         }
     };
     // Where no thread can be had the start itself will say so.

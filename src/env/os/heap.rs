@@ -17,33 +17,44 @@
 
 use std::io;
 
-use libmimalloc_sys::{mi_option_set, mi_option_t};
+use libmimalloc_sys::{mi_option_set_default, mi_option_t};
 
 /// `mi_option_purge_delay` of mimalloc.h: after how many milliseconds unused memory is given back.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// How much is made ready at once: a huge page. Whoever maps or unmaps memory waits for so much.
+/// How much is made ready at once: a huge page. Whoever maps or unmaps memory waits for so much, and where
+/// other processes take the CPUs, for as long as they keep this thread from its own.
 const STEP_BYTES: usize = 2 << 20;
 
-/// How low the thread that makes memory ready ranks: it takes what others leave.
+/// How much is made ready between two looks at what is left.
+const LOOK_BYTES: usize = 32 << 20;
+
+/// How low the thread that makes memory ready ranks.
 const NICE: i32 = 19;
 
-/// Has memory that is freed stay with the process, for whatever is allocated next.
+/// Has memory that is freed stay with the process, for whatever is allocated next, unless the environment
+/// says otherwise (`MIMALLOC_PURGE_DELAY`). To be called before there is a second thread.
+///
+/// What the process takes does not shrink again then. mimalloc keeps apart what it holds small, middling and
+/// large things in: a load of one kind after one of another may take as much as both.
 pub fn keep() {
-    // SAFETY: this option takes any number; below zero means never, and it is read anew at each use.
-    unsafe { mi_option_set(PURGE_DELAY, -1) };
+    // SAFETY: this option takes any number, and below zero means never. Nobody reads it at the same time,
+    // since there is no other thread.
+    unsafe { mi_option_set_default(PURGE_DELAY, -1) };
 }
 
-/// Has the kernel back so many bytes of the heap with pages, as far as the area goes in which the heap lies.
-/// How many bytes were, those that were before included. What is in them stays as it is.
+/// Has the kernel back so many bytes of the heap with pages, as far as the area goes in which the heap lies
+/// (mimalloc reserves a GiB at first) and as long as `has_room` says so. How many bytes were, those that were
+/// before included. What is in them stays as it is.
 ///
 /// It takes a third of a second or so for a GiB, and lowers the rank of the calling thread for good: it is to
 /// be a thread of its own.
 ///
 /// # Errors
 ///
-/// What the kernel says: `EINVAL` before Linux 5.14, `ENOMEM` where memory is short.
-pub fn make_ready(bytes: u64) -> io::Result<u64> {
+/// What the kernel says: `EINVAL` before Linux 5.14. Where memory is short it may have to end a process
+/// instead, as for any page: `has_room` is to see to it that it is not.
+pub fn make_ready(bytes: u64, has_room: impl Fn() -> bool) -> io::Result<u64> {
     let here = Box::new(0_u8);
     let heap = &raw const *here as usize;
     let maps = std::fs::read_to_string("/proc/self/maps")?;
@@ -56,16 +67,19 @@ pub fn make_ready(bytes: u64) -> io::Result<u64> {
     }
     let mut at = begin;
     while at < end {
+        if (at - begin).is_multiple_of(LOOK_BYTES) && !has_room() {
+            break;
+        }
         let length = STEP_BYTES.min(end - at);
-        // SAFETY: the kernel maps pages into the heap's own area as a write of what is there already would,
-        // and changes nothing that is in it. Of an area that is gone meanwhile it says so.
+        // SAFETY: whatever is mapped there, the kernel backs it with pages as a write of what is in it would,
+        // and changes none of it; where nothing is, or nothing that may be written to, it says so.
         let done = unsafe { libc::madvise(at as *mut libc::c_void, length, libc::MADV_POPULATE_WRITE) };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
         at += length;
     }
-    Ok((at - begin) as u64)
+    Ok(at.saturating_sub(begin) as u64)
 }
 
 /// Where the area of an address ends, in the kernel's list of areas (proc_pid_maps(5)).
@@ -86,9 +100,11 @@ mod tests {
     fn the_option_is_the_one_that_is_meant() {
         // SAFETY: an option of any number may be asked for.
         let asked = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-        assert_eq!(asked(), 1000, "mimalloc's own value of it, and of none beside it");
+        let is_said = std::env::var_os("MIMALLOC_PURGE_DELAY").is_some();
+        let before = asked();
+        assert!(is_said || before == 1000, "{before}: mimalloc's own value of it, and of none beside it");
         keep();
-        assert_eq!(asked(), -1);
+        assert_eq!(asked(), if is_said { before } else { -1 });
     }
 
     #[test]
@@ -110,8 +126,10 @@ mod tests {
             kib << 10
         };
         let (wanted, before) = (64 << 20, resident());
-        let ready = std::thread::spawn(move || make_ready(wanted)).join().expect("it does not panic");
+        let ready =
+            std::thread::spawn(move || make_ready(wanted, || true)).join().expect("it does not panic");
         assert_eq!(ready.expect("the kernel is new enough"), wanted);
+        assert_eq!(make_ready(wanted, || false).expect("it does nothing"), 0, "there is no room");
         let grown = resident().saturating_sub(before);
         assert!(grown >= wanted / 2, "{grown} bytes more are resident");
     }

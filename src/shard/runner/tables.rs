@@ -81,8 +81,7 @@ impl<E: Env> Runner<E> {
                 Some(file) => load::read_all(&runner.env, file, &handles).await,
                 None => Ok(Vec::new()),
             };
-            runner.inner.borrow_mut().inbox.push_back(Event::BlocksRead { shard, waiter, result });
-            runner.wake.raise();
+            runner.enter(Event::BlocksRead { shard, waiter, result });
         });
     }
 

@@ -84,9 +84,9 @@ fn cpus(settings: &Settings, groups: &Groups) -> io::Result<Cpus> {
     })
 }
 
-/// The bytes of memory that this process may yet come to use.
-pub fn memory_available() -> u64 {
-    memory(&Groups::of_this_process()).available
+/// The memory of this process as it is now.
+pub fn memory_now() -> Memory {
+    memory(&Groups::of_this_process())
 }
 
 fn memory(groups: &Groups) -> Memory {
@@ -95,11 +95,11 @@ fn memory(groups: &Groups) -> Memory {
         value.trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
     };
     let total = bytes("MemTotal:").unwrap_or(0);
-    let (cgroup_max, used) = groups.memory(total);
+    let (cgroup_max, left) = groups.memory(total);
     let available = bytes("MemAvailable:").unwrap_or(total);
     Memory {
         total,
-        available: cgroup_max.map_or(available, |limit| available.min(limit.saturating_sub(used))),
+        available: left.map_or(available, |left| available.min(left)),
         cgroup_max,
         swap: bytes("SwapTotal:").unwrap_or(0),
         swappiness: number("/proc/sys/vm/swappiness"),
@@ -139,16 +139,21 @@ impl Groups {
         least(self.v2.as_deref(), of_v2).into_iter().chain(least(self.cpu.as_deref(), of_v1)).min()
     }
 
-    /// The least limit of memory from the process' cgroup up, where it is less than the machine has; and what
-    /// is used of it.
-    fn memory(&self, total: u64) -> (Option<u64>, u64) {
+    /// The least limit of memory from the process' cgroup up, where it is less than the machine has; and the
+    /// least that is left of one of those limits.
+    fn memory(&self, total: u64) -> (Option<u64>, Option<u64>) {
         let of_v2 = |dir: &Path| number(dir.join("memory.max"));
         let of_v1 = |dir: &Path| number(dir.join("memory.limit_in_bytes"));
-        let limits = least(self.v2.as_deref(), of_v2).into_iter().chain(least(self.memory.as_deref(), of_v1));
-        let limit = limits.min().filter(|limit| *limit < total);
-        let used = self.v2.as_deref().and_then(|dir| number(dir.join("memory.current")));
-        let used = used.or_else(|| number(self.memory.as_deref()?.join("memory.usage_in_bytes")));
-        (limit, used.unwrap_or(0))
+        let left_of = |limit: Option<u64>, used: PathBuf| {
+            let limit = limit.filter(|limit| *limit < total)?;
+            Some(limit.saturating_sub(number(used).unwrap_or(0)))
+        };
+        let left_of_v2 = |dir: &Path| left_of(of_v2(dir), dir.join("memory.current"));
+        let left_of_v1 = |dir: &Path| left_of(of_v1(dir), dir.join("memory.usage_in_bytes"));
+        let (v2, v1) = (self.v2.as_deref(), self.memory.as_deref());
+        let limit = least(v2, of_v2).into_iter().chain(least(v1, of_v1)).min();
+        let left = least(v2, left_of_v2).into_iter().chain(least(v1, left_of_v1)).min();
+        (limit.filter(|limit| *limit < total), left)
     }
 }
 
@@ -294,7 +299,7 @@ mod tests {
         }
         let groups = Groups { v2: Some(inner), cpu: None, memory: None };
         assert_eq!(groups.quota_milli(), Some(1500));
-        assert_eq!(groups.memory(1 << 20), (Some(4096), 0));
+        assert_eq!(groups.memory(1 << 20), (Some(4096), Some(4096)));
         assert_eq!(groups.memory(1024).0, None, "the machine has less");
     }
 
