@@ -99,8 +99,9 @@ pub struct Node {
     /// The most bytes of tables' blocks that one core keeps in memory. 1 MiB to 1 TiB. Default 128 MiB.
     pub block_cache_bytes: u64,
     /// Bytes of memory that are made ready at a start, before there is anything to keep in them: nobody waits
-    /// then while the kernel clears a page of them. Fewer where a quarter of what the process may use would
-    /// not be left. 0 (none) to 512 MiB. Default 128 MiB.
+    /// then while the kernel clears a page of them. None where these settings may come to need more than
+    /// seven tenths of what the process may use, and fewer where a quarter of that would not be left.
+    /// 0 (none) to 512 MiB. Default 128 MiB.
     pub heap_ready_bytes: u64,
     /// Bytes of the disk that are kept free beyond what the node needs for its own ends (its largest table
     /// once more, the changes that no table holds yet, and two segments a lane). Below, what makes the data

@@ -52,8 +52,8 @@ fn say(exit: Exit) -> i32 {
 }
 
 fn run_node(args: &NodeArgs) -> Result<(), Exit> {
-    os_heap::keep();
     let settings = args.settings().map_err(Exit::Usage)?;
+    heap::keep(&settings);
     let planted = args.planted().map_err(Exit::Usage)?;
     let recovery = args.recovery(&settings).map_err(Exit::Usage)?;
     serve::follow_parent(args.die_with_parent)?;

@@ -98,7 +98,7 @@ pub fn run(
     let agreement = settings.cluster.agreement();
     tracing::info!(node = settings.node.id, cores, dir = %dir.display(), %addresses, %agreement, "starting");
     tune::warn_at_start(&settings);
-    heap::make_ready(settings.node.heap_ready_bytes);
+    heap::make_ready(&settings);
     let (ended, endings) = mpsc::channel();
     starting.store(placements.len(), Ordering::SeqCst);
     let permits = node::permits(&settings, cores);

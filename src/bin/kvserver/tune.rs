@@ -184,6 +184,6 @@ fn write_profile(file: &Path, choices: &[Choice], host: &Host, force: bool) -> R
 }
 
 /// How many executors a node would have here.
-fn executors(settings: &Settings) -> Result<u64, String> {
+pub fn executors(settings: &Settings) -> Result<u64, String> {
     cores_of(settings).map(u64::from).map_err(|exit| exit.to_string())
 }
