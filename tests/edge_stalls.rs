@@ -44,6 +44,15 @@ fn scan(stream: u32) -> Vec<u8> {
     call(stream, post(SCAN_PATH), &message(&v1::ScanRequest::default()))
 }
 
+/// A connection whose edge holds a value of 100 kB, which a scan brings.
+fn with_a_large_value(edge: &TestEdge) -> Conn {
+    let mut conn = Conn::open_with(edge, &[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    conn.send(frame(HEADERS, OPEN, 1, post(PUT_PATH)));
+    conn.send_data(1, &put_message("k", vec![7; 100_000]));
+    assert!(conn.answer(1).message::<v1::PutResponse>().succeeded);
+    conn
+}
+
 fn within(path: &str, timeout: &str) -> Vec<u8> {
     [post(path), hpack::literal("grpc-timeout", timeout)].concat()
 }
@@ -116,10 +125,7 @@ fn who_takes_a_little_at_a_time_is_not_cut_off() {
 #[test]
 fn who_waits_for_its_turn_is_not_cut_off() {
     let edge = TestEdge::start_with(soon_stalled());
-    let mut conn = Conn::open_with(&edge, &[(INITIAL_WINDOW_SIZE, 1 << 20)]);
-    conn.send(frame(HEADERS, OPEN, 1, post(PUT_PATH)));
-    conn.send_data(1, &put_message("k", vec![7; 100_000]));
-    assert!(conn.answer(1).message::<v1::PutResponse>().succeeded);
+    let mut conn = with_a_large_value(&edge);
     let streams: Vec<u32> = (1..=40).map(|at| 2 * at + 1).collect();
     conn.send(streams.iter().flat_map(|stream| scan(*stream)).collect::<Vec<_>>());
     conn.until("the window is used up", |conn| conn.window == 0);
@@ -137,10 +143,7 @@ fn who_waits_for_its_turn_is_not_cut_off() {
 #[test]
 fn who_says_that_it_is_alive_and_takes_nothing_is_cut_off() {
     let edge = TestEdge::start_with(soon_stalled());
-    let mut conn = Conn::open_with(&edge, &[(INITIAL_WINDOW_SIZE, 1 << 20)]);
-    conn.send(frame(HEADERS, OPEN, 1, post(PUT_PATH)));
-    conn.send_data(1, &put_message("k", vec![7; 100_000]));
-    assert!(conn.answer(1).message::<v1::PutResponse>().succeeded);
+    let mut conn = with_a_large_value(&edge);
     conn.send(scan(3));
     conn.until("the window is used up", |conn| conn.window == 0);
     // Answers to pings are written, and are none to the scan.

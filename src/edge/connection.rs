@@ -134,11 +134,24 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         Poll::Ready(Ok(if read == 0 { Read::End } else { Read::Some }))
     }
 
-    /// Has the session take what has come.
-    fn receive(&mut self, session: &mut Session, opened: &mut Vec<Opened>) {
+    /// Has the session take the frames that have come, and counts what that costs.
+    fn receive<E: Env, S: Store>(
+        &mut self,
+        edge: &Edge<E, S>,
+        session: &mut Session,
+        opened: &mut Vec<Opened>,
+    ) {
+        if self.received == 0 {
+            return;
+        }
+        let (began, before) = (edge.env().now(), opened.len());
         let taken = session.receive(&self.input[..self.received], opened);
         self.input.copy_within(taken..self.received, 0);
         self.received -= taken;
+        if taken > 0 {
+            let took = edge.env().now().since(began);
+            edge.store().stages().add(Stage::Frames, took, (opened.len() - before) as u64);
+        }
     }
 
     /// Writes what the session has to say.
@@ -266,12 +279,12 @@ where
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut session = self.channel.session();
         // What was left lying before.
-        take_frames(&self.edge, &mut self.wire, &mut session, &mut self.opened);
+        self.wire.receive(&self.edge, &mut session, &mut self.opened);
         let read = match session.is_readable() {
             true => self.wire.poll_read(context),
             false => Poll::Ready(Ok(Read::Held)),
         };
-        take_frames(&self.edge, &mut self.wire, &mut session, &mut self.opened);
+        self.wire.receive(&self.edge, &mut session, &mut self.opened);
         drop(session);
         for opened in std::mem::take(&mut self.opened) {
             self.start_stream(opened);
@@ -384,24 +397,5 @@ where
         drop(session);
         let wait = due.since(now).max(Duration::from_millis(1));
         self.timer = Box::pin(self.edge.env().sleep(wait));
-    }
-}
-
-/// Has the session take the frames that have come, and counts what that costs.
-fn take_frames<IO: AsyncRead + AsyncWrite + Unpin, E: Env, S: Store>(
-    edge: &Edge<E, S>,
-    wire: &mut Wire<IO>,
-    session: &mut Session,
-    opened: &mut Vec<Opened>,
-) {
-    let (bytes, streams) = (wire.received, opened.len());
-    if bytes == 0 {
-        return;
-    }
-    let began = edge.env().now();
-    wire.receive(session, opened);
-    if wire.received < bytes {
-        let took = edge.env().now().since(began);
-        edge.store().stages().add(Stage::Frames, took, (opened.len() - streams) as u64);
     }
 }

@@ -183,10 +183,6 @@ pub struct LaneStatus {
     pub queued_bytes: usize,
     /// How long the last batch write took.
     pub last_write: Duration,
-    /// How long the first append of each batch waited for it.
-    pub batch: Tally,
-    /// How long batch writes took, and their bytes.
-    pub write: Tally,
     /// For how long the oldest append has been waiting; zero where none is.
     pub oldest_pending: Duration,
     /// Whether it failed.
@@ -531,8 +527,6 @@ impl<E: Env> Lane<E> {
             batches: state.batches,
             queued_bytes: state.queue.cost(),
             last_write: state.last_write,
-            batch: state.batch,
-            write: state.write,
             oldest_pending: state.oldest_pending().map_or(Duration::ZERO, |since| now.since(since)),
             poisoned: state.failure.is_some(),
             space: state.space,
@@ -540,6 +534,14 @@ impl<E: Env> Lane<E> {
             damages_found: state.found.found,
             damages_ended: state.found.ended,
         }
+    }
+
+    /// How long the first append of each batch waited for it, and how long batch writes took, with their
+    /// bytes.
+    #[must_use]
+    pub fn tallies(&self) -> (Tally, Tally) {
+        let state = self.shared.state.borrow();
+        (state.batch, state.write)
     }
 
     /// Takes no more appends; what is queued is written and sealed, then `run` returns.

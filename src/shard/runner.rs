@@ -52,6 +52,7 @@ pub struct Runner<E: Env> {
     wake: Signal,
     /// Something waits to leave.
     outgoing: Signal,
+    stages: Stages,
 }
 
 impl<E: Env> Clone for Runner<E> {
@@ -61,6 +62,7 @@ impl<E: Env> Clone for Runner<E> {
             inner: Rc::clone(&self.inner),
             wake: self.wake.clone(),
             outgoing: self.outgoing.clone(),
+            stages: self.stages.clone(),
         }
     }
 }
@@ -138,13 +140,14 @@ impl<E: Env> Runner<E> {
             let replica = Replica::new((&config, start), shared, (now, env.random()))?;
             replicas.insert(shard, replica);
         }
+        let stages = Stages::default();
         let inner = Inner {
             calls: Calls::new(Rc::clone(&config)),
             directory: Directory::new(config.layout.shards),
             windows: Windows::default(),
             inbox: VecDeque::new(),
             inbox_since: None,
-            stages: Stages::default(),
+            stages: stages.clone(),
             links: Outbox::new(config.limits.outbox_bytes_max),
             mesh: BTreeMap::new(),
             dirty: replicas.keys().copied().collect(),
@@ -170,7 +173,7 @@ impl<E: Env> Runner<E> {
             lanes,
             replicas,
         };
-        Ok(Self { env, inner: Rc::new(RefCell::new(inner)), wake, outgoing: Signal::default() })
+        Ok(Self { env, inner: Rc::new(RefCell::new(inner)), wake, outgoing: Signal::default(), stages })
     }
 
     /// The loop, with the writers of its lanes and its clock beside it. Returns when [`Self::stop`] was
@@ -278,8 +281,7 @@ impl<E: Env> Runner<E> {
             sender.send(Err(Failure::of(FailureKind::ShuttingDown)));
             return receiver;
         }
-        let stages = self.stages();
-        stages.sample(
+        self.stages.sample(
             Stage::Route,
             || self.env.now(),
             || {
@@ -296,8 +298,8 @@ impl<E: Env> Runner<E> {
 
     /// Where the time of this core's requests goes: whoever serves them counts here.
     #[must_use]
-    pub fn stages(&self) -> Stages {
-        self.inner.borrow().stages.clone()
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     pub(crate) fn end_stream(&self, stream: u64) {
@@ -444,11 +446,12 @@ impl<E: Env> Runner<E> {
         let mut inner = self.inner.borrow_mut();
         let events = inner.inbox.len() as u64;
         if let Some(since) = inner.inbox_since.take() {
-            inner.stages.add(Stage::Queue, now.since(since), events);
+            self.stages.add(Stage::Queue, now.since(since), events);
         }
-        let mut out = inner.turn(now, random, &|| self.env.now());
+        let watch = Watch { stages: &self.stages, clock: &|| self.env.now() };
+        let mut out = inner.turn(now, random, watch);
         let ended = self.env.now();
-        inner.stages.add(Stage::Turn, ended.since(now), events);
+        self.stages.add(Stage::Turn, ended.since(now), events);
         inner.note_waiting(|| ended);
         let has_more = inner.has_more();
         let job = inner.due_snapshot(now, random);
@@ -520,11 +523,10 @@ impl<E: Env> Runner<E> {
 }
 
 impl<E: Env> Inner<E> {
-    fn turn(&mut self, now: Instant, random: u64, clock: &dyn Fn() -> Instant) -> Output {
+    fn turn(&mut self, now: Instant, random: u64, watch: Watch<'_>) -> Output {
         let mut out = Output::default();
-        let (config, stages) = (Rc::clone(&self.config), self.stages.clone());
-        let watch = Some(Watch { stages: &stages, clock });
-        let mut turn = Turn { config: &config, now, random, out: &mut out, watch };
+        let config = Rc::clone(&self.config);
+        let mut turn = Turn { config: &config, now, random, out: &mut out, watch: Some(watch) };
         self.take_completions(&mut turn);
         if self.config.read_mode == raft::ReadMode::Lease {
             // A lease counts ticks: those that are owed come before any read rests on it.

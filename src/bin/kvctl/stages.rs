@@ -30,8 +30,7 @@ pub fn between(before: &[NodeStatus], after: &[NodeStatus]) -> Vec<Spent> {
         let Some(then) = earlier(before, now) else { continue };
         let seconds = (now.uptime_ms - then.uptime_ms) as f64 / 1000.0;
         for stage in &now.stages {
-            let is_same = |old: &&v1::StageStatus| (old.core, &old.name) == (stage.core, &stage.name);
-            let old = then.stages.iter().find(is_same).cloned().unwrap_or_default();
+            let old = same_of(then, stage).cloned().unwrap_or_default();
             spent.push(Spent {
                 node: now.node_id,
                 core: stage.core,
@@ -64,11 +63,13 @@ pub fn left_out(before: &[NodeStatus], after: &[NodeStatus]) -> Vec<String> {
 fn earlier<'a>(before: &'a [NodeStatus], now: &v1::StatusResponse) -> Option<&'a v1::StatusResponse> {
     let mut answers = before.iter().filter_map(|node| node.status.as_ref().ok());
     let then = answers.find(|then| then.node_id == now.node_id && then.uptime_ms < now.uptime_ms)?;
-    let shrank = |old: &v1::StageStatus| {
-        let same = now.stages.iter().find(|stage| (stage.core, &stage.name) == (old.core, &old.name));
-        same.is_none_or(|stage| stage.times < old.times)
-    };
+    let shrank = |old: &v1::StageStatus| same_of(now, old).is_none_or(|stage| stage.times < old.times);
     (!then.stages.iter().any(shrank)).then_some(then)
+}
+
+/// The same stage of the same core in another answer.
+fn same_of<'a>(status: &'a v1::StatusResponse, stage: &v1::StageStatus) -> Option<&'a v1::StageStatus> {
+    status.stages.iter().find(|other| (other.core, &other.name) == (stage.core, &stage.name))
 }
 
 fn differences(now: &[u64], then: &[u64]) -> Vec<u64> {

@@ -40,25 +40,18 @@ pub struct NodeStore<E: Env> {
     env: E,
     runner: Runner<E>,
     facts: Rc<NodeFacts>,
-    stages: Stages,
 }
 
 impl<E: Env> Clone for NodeStore<E> {
     fn clone(&self) -> Self {
-        Self {
-            env: self.env.clone(),
-            runner: self.runner.clone(),
-            facts: Rc::clone(&self.facts),
-            stages: self.stages.clone(),
-        }
+        Self { env: self.env.clone(), runner: self.runner.clone(), facts: Rc::clone(&self.facts) }
     }
 }
 
 impl<E: Env> NodeStore<E> {
     /// Serves from this runner.
     pub fn new(env: E, runner: Runner<E>, facts: NodeFacts) -> Self {
-        let stages = runner.stages();
-        Self { env, runner, facts: Rc::new(facts), stages }
+        Self { env, runner, facts: Rc::new(facts) }
     }
 
     fn voters(&self) -> Vec<NodeId> {
@@ -147,7 +140,7 @@ impl<E: Env> Store for NodeStore<E> {
     }
 
     fn stages(&self) -> &Stages {
-        &self.stages
+        self.runner.stages()
     }
 
     fn backup(&self) -> NodeBackup<E> {

@@ -85,11 +85,11 @@ pub fn make_ready(bytes: u64, has_room: impl Fn() -> bool) -> io::Result<u64> {
 /// Where the area of an address ends, in the kernel's list of areas (proc_pid_maps(5)).
 fn end_of_area(maps: &str, address: usize) -> Option<usize> {
     let number = |text: &str| usize::from_str_radix(text, 16).ok();
-    let areas = maps.lines().filter_map(|line| {
+    let mut areas = maps.lines().filter_map(|line| {
         let (begin, end) = line.split_once(' ')?.0.split_once('-')?;
         Some(number(begin)?..number(end)?)
     });
-    areas.filter(|area| area.contains(&address)).map(|area| area.end).next()
+    areas.find(|area| area.contains(&address)).map(|area| area.end)
 }
 
 #[cfg(test)]

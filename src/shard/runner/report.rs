@@ -38,9 +38,9 @@ impl<E: Env> Inner<E> {
     /// What the stages came to, those of the lanes among them.
     fn core_stages(&self) -> CoreStages {
         let mut tallies = Box::new(self.stages.tallies());
-        for status in self.lanes.values().map(Lane::status) {
-            tallies[Stage::Batch as usize].merge(&status.batch);
-            tallies[Stage::Write as usize].merge(&status.write);
+        for (batch, write) in self.lanes.values().map(Lane::tallies) {
+            tallies[Stage::Batch as usize].merge(&batch);
+            tallies[Stage::Write as usize].merge(&write);
         }
         CoreStages { core: self.config.core(), tallies }
     }
