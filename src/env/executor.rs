@@ -15,7 +15,7 @@ use std::{fmt, io, thread};
 use ::glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 
 use crate::env::BLOCK_BYTES;
-use crate::env::os::{cpu, process, uring};
+use crate::env::os::{cpu, process, spin, uring};
 
 /// What one process may lock in memory unless told otherwise.
 const LOCKED_MEMORY_BYTES: usize = 8 << 20;
@@ -51,7 +51,8 @@ pub struct ExecutorOptions {
     pub executors: usize,
     /// How many requests each ring holds; a power of two, 128 by default.
     pub ring_depth: usize,
-    /// How long it spins before it sleeps when there is nothing to do; zero by default.
+    /// How long it looks for something to do before it sleeps, at most and in `kvserver` alone (see
+    /// [`super::os::spin`]); zero by default.
     pub spin: Duration,
 }
 
@@ -88,11 +89,9 @@ impl ExecutorOptions {
         let builder = LocalExecutorBuilder::new(placement)
             .name(&self.name)
             .io_memory(self.io_memory_bytes())
-            .ring_depth(self.ring_depth)
-            .spin_before_park(self.spin);
-        // One that spins looks at its rings without entering the kernel.
-        let made = if self.spin.is_zero() { uring::calmly(|| builder.make()) } else { builder.make() };
-        made.map_err(|error| ExecutorError::of_placed(error, self.placement))
+            .ring_depth(self.ring_depth);
+        spin::set_limit(self.spin);
+        uring::calmly(|| builder.make()).map_err(|error| ExecutorError::of_placed(error, self.placement))
     }
 }
 

@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn every_profile_has_its_name_and_a_file_is_one_too() {
-        for (name, spin_us) in [("balanced", 0), ("low-latency", 50), ("throughput", 0), ("dev", 0)] {
+        for (name, spin_us) in [("balanced", 200), ("low-latency", 200), ("throughput", 200), ("dev", 0)] {
             let settings = Cli::parse_from(["kvserver", "--profile", name]).node.settings();
             assert_eq!(settings.expect("a profile of ours").node.spin_us, spin_us, "{name}");
         }

@@ -72,7 +72,12 @@ fn abort_on_panic() {
 
 #[cfg(test)]
 mod tests {
-    use distribkv::env::os::uring;
+    use std::time::Duration;
+
+    use distribkv::env::Env as _;
+    use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
+    use distribkv::env::glommio::GlommioEnv;
+    use distribkv::env::os::{spin, uring};
 
     /// The linker has to have done its part: without it the flags are silently not there.
     #[test]
@@ -80,5 +85,27 @@ mod tests {
         let flags = uring::SETUP_COOP_TASKRUN | uring::SETUP_SINGLE_ISSUER;
         assert_eq!(uring::calmly(uring::probe).expect("the tests need io_uring"), flags);
         assert_eq!(uring::probe().expect("the tests need io_uring"), 0, "it ends with what was to be calm");
+    }
+
+    /// How many sleeps an executor is spared that waits a hundred times for a tenth of a millisecond, and
+    /// looks for so long.
+    fn spared(limit: Duration) -> u64 {
+        let options =
+            ExecutorOptions { spin: limit, ..ExecutorOptions::new("spins", CorePlacement::Anywhere, 1) };
+        let waits = async || {
+            let env = GlommioEnv::new().expect("the kernel has random numbers");
+            for _ in 0..100 {
+                env.sleep(Duration::from_micros(100)).await;
+            }
+            spin::spared()
+        };
+        start_executor(options, waits).expect("the tests need io_uring").join().expect("it ends")
+    }
+
+    #[test]
+    fn an_executor_with_short_waits_looks_before_it_sleeps() {
+        // Half of them, however late this machine wakes a thread.
+        assert!(spared(Duration::from_secs(1)) > 50);
+        assert_eq!(spared(Duration::ZERO), 0, "nor does one that is not to");
     }
 }

@@ -48,7 +48,7 @@ use crate::placement::placements;
 use crate::ready;
 use crate::recover;
 use crate::store::{NodeFacts, NodeStore};
-use crate::tune;
+use crate::tune::{self, gather};
 
 /// How long leadership may take to move when the node goes away.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
@@ -168,6 +168,7 @@ fn start_cores(
     asked_to_stop: Bell,
 ) -> Result<Vec<CoreThread<()>>, Exit> {
     let executors = placements.len();
+    let spin = spin(&shared.settings);
     let (tellers, mut listens): (Vec<_>, Vec<IdentityChannel>) =
         (1..executors).map(|_| mpsc::channel()).unzip();
     listens.reverse();
@@ -176,7 +177,7 @@ fn start_cores(
     let starts = placements.into_iter().zip(listeners.cores).zip(mesh(shared.cores));
     for (core, ((placement, listeners), ends)) in (0u32..).map(CoreId).zip(starts) {
         let options = ExecutorOptions {
-            spin: Duration::from_micros(shared.settings.node.spin_us),
+            spin,
             ..ExecutorOptions::new(&format!("kv-core-{core}"), placement, executors)
         };
         let shared = Arc::clone(shared);
@@ -188,6 +189,17 @@ fn start_cores(
         threads.push(started.map_err(Exit::Executor)?);
     }
     Ok(threads)
+}
+
+/// How long executors look for something to do before they sleep. Under a quota of CPU they do not: what they
+/// use it up for is missing where there is something to do.
+fn spin(settings: &Settings) -> Duration {
+    let spin = Duration::from_micros(settings.node.spin_us);
+    if spin.is_zero() || gather::cpu_quota_milli().is_none() {
+        return spin;
+    }
+    tracing::info!("executors sleep as soon as they have nothing to do: there is a quota of CPU (spin_us)");
+    Duration::ZERO
 }
 
 /// A core's part in starting the node.

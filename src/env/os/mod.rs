@@ -7,6 +7,7 @@
 //! - [`net`] makes listening sockets that are first bound alone and then shared.
 //! - [`process`] ends with its parent, asks others to end, and knows what this one may use.
 //! - [`signal`] turns the signals that ask to stop into something that a task waits for.
+//! - [`spin`] has an executor look for a while before it sleeps.
 //! - [`time`] is the local time of day.
 //! - [`uring`] asks whether io_uring may be used, and says how rings are set up.
 
@@ -18,5 +19,6 @@ pub mod map;
 pub mod net;
 pub mod process;
 pub mod signal;
+pub mod spin;
 pub mod time;
 pub mod uring;

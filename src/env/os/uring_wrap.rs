@@ -1,25 +1,27 @@
-//! How the rings of `kvserver` come to their flags: what `syscall` means there.
+//! How the rings of `kvserver` come to their flags, and its executors to look before they sleep: what
+//! `syscall` means there.
 //!
-//! The `io-uring` crate makes a ring by the `syscall` function of the C library. The linker is told to have
-//! `syscall` mean [`__wrap_syscall`] (`--wrap`, see `src/build.rs`), which adds the flags of
-//! [`uring::calmly`] to a ring that is made within it, and else does as it was asked.
+//! The `io-uring` crate makes a ring, and enters it, by the `syscall` function of the C library. The linker
+//! is told to have `syscall` mean [`__wrap_syscall`] (`--wrap`, see `src/build.rs`). It adds the flags of
+//! [`uring::calmly`] to a ring that is made within it, waits for a ring as [`spin`] has it, and else does as
+//! it was asked.
 //!
 //! It belongs to the program, whose linker is told so, and not to the library: in any other program there is
 //! no `__real_syscall` to link with.
 
 #![allow(unsafe_code, reason = "it takes the place of a function of the C library")]
 
-use std::ffi::c_long;
+use std::ffi::{c_int, c_long};
 use std::io;
 
-use distribkv::env::os::uring;
+use distribkv::env::os::{spin, uring};
 
 unsafe extern "C" {
     /// The C library's own `syscall`, as the linker calls it where that is wrapped.
     fn __real_syscall(number: c_long, ...) -> c_long;
 }
 
-/// What `syscall` is in `kvserver`: the C library's, but for the flags of a new ring.
+/// What `syscall` is in `kvserver`: the C library's, but for the flags of a new ring and the wait for one.
 ///
 /// # Safety
 ///
@@ -55,5 +57,10 @@ pub unsafe extern "C" fn __wrap_syscall(
     }
     // SAFETY: the arguments are the caller's. Of one that gave fewer than six, registers and its own part of
     // the stack are read for the others, as the C library's function does; the kernel looks at none of those.
-    unsafe { __real_syscall(number, a, b, c, d, e, f) }
+    let as_asked = || unsafe { __real_syscall(number, a, b, c, d, e, f) };
+    // With nothing to submit and a completion to wait for: an executor that goes to sleep.
+    match c_int::try_from(a) {
+        Ok(ring) if number == libc::SYS_io_uring_enter && (b, c) == (0, 1) => spin::wait(ring, as_asked),
+        _ => as_asked(),
+    }
 }

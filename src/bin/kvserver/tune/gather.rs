@@ -84,6 +84,12 @@ fn cpus(settings: &Settings, groups: &Groups) -> io::Result<Cpus> {
     })
 }
 
+/// The CPU time that this process may use, in thousandths of a CPU, where its cgroup or one above has a
+/// quota.
+pub fn cpu_quota_milli() -> Option<u64> {
+    Groups::of_this_process().quota_milli()
+}
+
 /// The memory of this process as it is now.
 pub fn memory_now() -> Memory {
     memory(&Groups::of_this_process())
