@@ -13,9 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use distribkv::edge::EdgeLimits;
 use distribkv::edge::store::Serving;
+use distribkv::env::Env as _;
 use distribkv::wire::{health, v1};
-use edge_support::{Order, TestEdge, backup_pieces};
+use edge_support::{Order, TestEdge, backup_pieces, through_a_pipe};
 use raw::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const BACKUP_PATH: &str = "/distribkv.v1.Maintenance/Backup";
 const SCAN_PATH: &str = "/distribkv.v1.KV/Scan";
@@ -153,6 +155,34 @@ fn who_says_that_it_is_alive_and_takes_nothing_is_cut_off() {
         std::thread::sleep(STEP);
     }
     assert_eq!(conn.answers.get(&3).and_then(|answer| answer.field("grpc-status")), Some("4"));
+}
+
+/// The question whether the client is there lies behind all that it has not taken yet.
+#[test]
+fn who_takes_what_is_said_and_says_nothing_is_not_taken_for_gone() {
+    const PIPE_BYTES: usize = 1000;
+    let limits = EdgeLimits {
+        keepalive_interval: Duration::from_millis(50),
+        keepalive_timeout: Duration::from_millis(100),
+        ..EdgeLimits::DEFAULT
+    };
+    through_a_pipe(limits, PIPE_BYTES, async |env, _edge, mut ours| {
+        let opening = [
+            PREFACE.to_vec(),
+            settings(&[(INITIAL_WINDOW_SIZE, 64 << 20)]),
+            frame(SETTINGS, ACK, 0, []),
+            window_update(0, 64 << 20),
+            backup(1),
+        ];
+        ours.write_all(&opening.concat()).await.expect("it is open");
+        let mut taken = 0;
+        while taken < 1 << 20 {
+            let read = ours.read(&mut [0; PIPE_BYTES]).await.expect("it is open");
+            assert!(read > 0, "closed after {taken} bytes");
+            taken += read;
+            env.sleep(Duration::from_millis(1)).await;
+        }
+    });
 }
 
 #[test]

@@ -8,13 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use distribkv::edge::store::Serving;
-use distribkv::edge::{Edge, EdgeLimits, EdgeOptions, Services, accept};
+use distribkv::edge::{EdgeLimits, accept};
 use distribkv::env::Env as _;
-use distribkv::env::executor::{CorePlacement, ExecutorOptions, start_executor};
-use distribkv::env::glommio::GlommioEnv;
-use distribkv::kv::Limits;
 use distribkv::wire::{health, v1};
-use edge_support::{MapStore, Order, TestEdge};
+use edge_support::{Order, TestEdge, through_a_pipe};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use prost::Message as _;
@@ -387,15 +384,7 @@ fn connections_have_a_limit() {
 
 #[test]
 fn a_pipe_in_memory_is_a_connection() {
-    let options = ExecutorOptions::new("edge-pipe", CorePlacement::Anywhere, 1);
-    let core = start_executor(options, || async {
-        let env = GlommioEnv::new().expect("the kernel has random numbers");
-        let options =
-            EdgeOptions { limits: EdgeLimits::DEFAULT, kv_limits: Limits::DEFAULT, services: Services::All };
-        let edge = Edge::new(env.clone(), MapStore::new(env.clone()), options);
-        let (ours, theirs) = tokio::io::duplex(1000);
-        let serving = edge.clone();
-        env.spawn(async move { serving.serve_connection(theirs).await });
+    through_a_pipe(EdgeLimits::DEFAULT, 1000, async |env, edge, ours| {
         let (client, connection) = h2::client::handshake(ours).await.expect("it speaks h2");
         env.spawn(async move {
             connection.await.ok();
@@ -412,7 +401,6 @@ fn a_pipe_in_memory_is_a_connection() {
         edge.drain(Duration::from_secs(5)).await;
         assert_eq!(edge.connections(), 0);
     });
-    assert!(core.expect("io_uring works where the tests run").join().is_some(), "the executor panicked");
 }
 
 #[test]

@@ -118,7 +118,10 @@ struct Wire<IO> {
     received: usize,
     /// How much of what goes out the socket has taken.
     written: usize,
-    /// Something came since this was last asked.
+    /// The socket took no more when it was last asked.
+    is_full: bool,
+    /// A sign of the client's life since this was last asked: something came, or the socket, which was full,
+    /// has room again, since the client's host has taken something.
     has_heard: bool,
 }
 
@@ -160,10 +163,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             return Poll::Ready(Ok(()));
         }
         while self.written < session.out.len() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(context, &session.out[self.written..]))?;
+            let taken = Pin::new(&mut self.io).poll_write(context, &session.out[self.written..]);
+            let was_full = std::mem::replace(&mut self.is_full, taken.is_pending());
+            let written = ready!(taken)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.has_heard |= was_full;
             self.written += written;
             session.wrote(written);
         }
@@ -207,7 +213,14 @@ where
         let budget = edge.inner.budget.connection(limits.connection_bytes_max);
         let input_bytes = READ_BYTES_MIN.max(HEAD_BYTES + limits.frame_bytes_max as usize);
         Self {
-            wire: Wire { io, input: vec![0; input_bytes].into(), received: 0, written: 0, has_heard: false },
+            wire: Wire {
+                io,
+                input: vec![0; input_bytes].into(),
+                received: 0,
+                written: 0,
+                is_full: false,
+                has_heard: false,
+            },
             channel: Channel::new(Session::new(limits, budget.clone())),
             opened: Vec::new(),
             budget,
@@ -340,7 +353,8 @@ where
     }
 
     /// Asks whether the client is there, when it has been silent for long; whether the connection may go on.
-    /// Whatever comes is a sign of life: the answer itself may be far behind in what the client has to say.
+    /// Whatever comes or goes is a sign of life: the answer itself may be far behind in what the client has
+    /// to say, and the question in what it has to take.
     fn keep_alive(&mut self, now: Instant) -> bool {
         let limits = *self.edge.limits();
         let mut session = self.channel.session();

@@ -29,6 +29,7 @@ use distribkv::kv::{
 };
 use distribkv::route::call::{Answered, Body, Failure, FailureKind, Request};
 use distribkv::shard::TableFailure;
+use tokio::io::DuplexStream;
 
 /// The shards of every test's store.
 pub const SHARDS: u32 = 5;
@@ -65,8 +66,7 @@ impl TestEdge {
         let core = start_executor(options, move || async move {
             let env = GlommioEnv::new().expect("the kernel has random numbers");
             let store = MapStore::new(env.clone());
-            let options = EdgeOptions { limits, kv_limits: Limits::DEFAULT, services: Services::All };
-            let edge = Edge::new(env.clone(), store.clone(), options);
+            let edge = edge_of(&env, store.clone(), limits);
             let accepting = edge.clone();
             env.spawn(async move {
                 let on_peer = move |_stream, first| {
@@ -92,6 +92,29 @@ impl TestEdge {
     pub fn join(mut self) {
         self.core.take().expect("it is taken once").join().expect("the edge's thread did not panic");
     }
+}
+
+/// Plays a client, which is given its end of a pipe in memory that holds so many bytes each way, to an edge
+/// that serves the other end.
+pub fn through_a_pipe(
+    limits: EdgeLimits,
+    bytes: usize,
+    client: impl AsyncFnOnce(GlommioEnv, Edge<GlommioEnv, MapStore>, DuplexStream) + Send + 'static,
+) {
+    let options = ExecutorOptions::new("edge-pipe", CorePlacement::Anywhere, 1);
+    let core = start_executor(options, move || async move {
+        let env = GlommioEnv::new().expect("the kernel has random numbers");
+        let edge = edge_of(&env, MapStore::new(env.clone()), limits);
+        let (ours, theirs) = tokio::io::duplex(bytes);
+        let serving = edge.clone();
+        env.spawn(async move { serving.serve_connection(theirs).await });
+        client(env, edge, ours).await;
+    });
+    assert!(core.expect("io_uring works where the tests run").join().is_some(), "the executor panicked");
+}
+
+fn edge_of(env: &GlommioEnv, store: MapStore, limits: EdgeLimits) -> Edge<GlommioEnv, MapStore> {
+    Edge::new(env.clone(), store, EdgeOptions { limits, kv_limits: Limits::DEFAULT, services: Services::All })
 }
 
 impl Drop for TestEdge {
