@@ -1,6 +1,6 @@
 //! Compiles `proto/` into the messages and client stubs of `src/wire`, with a compiler written in Rust: no
 //! `protoc`. And has the linker put `src/env/os/uring_wrap.rs` in the way of rings that
-//! `kvserver` makes.
+//! `kvserver` makes and waits for.
 
 use std::path::PathBuf;
 

@@ -117,8 +117,8 @@ pub struct Node {
     /// 16,384. Default 16,384.
     pub calls_max: u64,
     /// Microseconds that an executor with nothing to do looks for more before it sleeps, while its waits are
-    /// shorter than that: answers sooner, for idle time of the core. Without effect under a quota of CPU. 0
-    /// to 1000. Default 200.
+    /// shorter than that: answers sooner, for idle time of the core. Without effect where the node finds a
+    /// quota of CPU at its start. 0 to 1000. Default 200.
     pub spin_us: u64,
     /// How log lines look: `text` or `json`. Default `text`.
     pub log_format: LogFormat,

@@ -157,30 +157,47 @@ fn who_says_that_it_is_alive_and_takes_nothing_is_cut_off() {
     assert_eq!(conn.answers.get(&3).and_then(|answer| answer.field("grpc-status")), Some("4"));
 }
 
-/// The question whether the client is there lies behind all that it has not taken yet.
-#[test]
-fn who_takes_what_is_said_and_says_nothing_is_not_taken_for_gone() {
-    const PIPE_BYTES: usize = 1000;
-    let limits = EdgeLimits {
+/// A connection that is asked soon whether it is there.
+fn soon_asked() -> EdgeLimits {
+    EdgeLimits {
         keepalive_interval: Duration::from_millis(50),
         keepalive_timeout: Duration::from_millis(100),
         ..EdgeLimits::DEFAULT
-    };
-    through_a_pipe(limits, PIPE_BYTES, async |env, _edge, mut ours| {
-        let opening = [
-            PREFACE.to_vec(),
-            settings(&[(INITIAL_WINDOW_SIZE, 64 << 20)]),
-            frame(SETTINGS, ACK, 0, []),
-            window_update(0, 64 << 20),
-            backup(1),
-        ];
-        ours.write_all(&opening.concat()).await.expect("it is open");
+    }
+}
+
+/// What a client says that wants a backup, with room for all of it, and then nothing.
+fn wants_all() -> Vec<u8> {
+    let settings = settings(&[(INITIAL_WINDOW_SIZE, 64 << 20)]);
+    [PREFACE, &settings, &frame(SETTINGS, ACK, 0, []), &window_update(0, 64 << 20), &backup(1)].concat()
+}
+
+/// The question whether the client is there lies behind all that it has not taken yet.
+#[test]
+fn who_takes_what_is_said_and_says_nothing_is_not_taken_for_gone() {
+    through_a_pipe(soon_asked(), 1000, async |env, _, mut ours| {
+        ours.write_all(&wants_all()).await.expect("it is open");
         let mut taken = 0;
         while taken < 1 << 20 {
-            let read = ours.read(&mut [0; PIPE_BYTES]).await.expect("it is open");
+            let read = ours.read(&mut [0; 1000]).await.expect("it is open");
             assert!(read > 0, "closed after {taken} bytes");
             taken += read;
             env.sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn who_takes_nothing_and_says_nothing_is_gone() {
+    through_a_pipe(soon_asked(), 1000, async |env, edge, mut ours| {
+        ours.write_all(&wants_all()).await.expect("it is open");
+        // A first piece, so that it is known to be served.
+        ours.read_exact(&mut [0; 1000]).await.expect("it is open");
+        assert_eq!(edge.connections(), 1);
+        let begun = env.now();
+        while edge.connections() > 0 {
+            assert!(env.now().since(begun) < PATIENCE, "it is kept");
+            env.sleep(Duration::from_millis(10)).await;
         }
     });
 }

@@ -66,6 +66,11 @@ async fn find_out(cluster: &mut Cluster) {
             None => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
+    for mut process in running {
+        if process.has_ended() {
+            says_why(&process.ended().await);
+        }
+    }
 }
 
 fn says_why(ended: &Ended) {

@@ -69,7 +69,7 @@ pub struct EdgeLimits {
     /// How long a connection without a stream is kept. 15 min.
     pub idle_timeout: Duration,
     /// A connection that was silent for so long, and at most twice as long, is asked whether it is still
-    /// there. 30 s.
+    /// there. Silent: nothing came, and nothing went that the socket had no room for before. 30 s.
     pub keepalive_interval: Duration,
     /// How long it may be silent after that. 20 s.
     pub keepalive_timeout: Duration,

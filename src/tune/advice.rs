@@ -27,10 +27,8 @@ const CHANGES_LEAST: u64 = 1 << 20;
 const CACHE_LEAST: u64 = 8 << 20;
 const CACHE_MOST: u64 = 4 << 30;
 const READY_MOST: u64 = 512 << 20;
-/// How long a core looks for more, in microseconds: at least, which is longer than a message and its answer
-/// take, and at most.
-const SPIN_LEAST_US: u64 = 200;
-const SPIN_MOST_US: u64 = 1000;
+/// How long a core looks for more, in microseconds; measured, see `tuning/README.md`.
+const SPIN_US: u64 = 200;
 const SEGMENT_LEAST: u64 = 16 << 20;
 const SEGMENT_MOST: u64 = 256 << 20;
 /// A lane that writes to the disk alone should fill a segment in no less than this.
@@ -45,7 +43,7 @@ pub fn advise(host: &Host, settings: &Settings, disk: Option<&Disk>) -> Vec<Choi
     let (changes, cache) = memory(host, settings, cores, disk);
     let mut choices = placed;
     choices.extend(log(host, settings, cores, disk));
-    choices.extend([changes, tables_at_once(cores, disk), cache, heap_ready(host), spin(host, disk)]);
+    choices.extend([changes, tables_at_once(cores, disk), cache, heap_ready(host), spin(host)]);
     choices
 }
 
@@ -217,24 +215,14 @@ fn heap_ready(host: &Host) -> Choice {
     choice("heap_ready_bytes", grouped(bytes), reason)
 }
 
-/// How long an executor looks for something to do: longer than most durable writes take, where it may.
-fn spin(host: &Host, disk: Option<&Disk>) -> Choice {
+/// How long an executor looks for something to do before it sleeps.
+fn spin(host: &Host) -> Choice {
     if host.cpus.quota_milli.is_some() {
         return choice("spin_us", 0, "A core that looks for work uses up the quota, and then stands still.");
     }
-    let write_us = disk.and_then(Disk::alone).map(|cell| cell.p50_us);
-    match write_us.map(|us| us.saturating_mul(3).div_ceil(2).next_multiple_of(50)) {
-        Some(us @ SPIN_LEAST_US..=SPIN_MOST_US) => {
-            let reason = "A busy core looks for more before it sleeps: half as long again as half of the \
-                          disk's durable writes take.";
-            choice("spin_us", us, reason)
-        }
-        _ => {
-            let reason = "A busy core looks for more before it sleeps: as long as a message and its answer \
-                          take.";
-            choice("spin_us", SPIN_LEAST_US, reason)
-        }
-    }
+    let reason = "A busy core looks for more before it sleeps: longer than a message and a durable write of \
+                  a fast disk take.";
+    choice("spin_us", SPIN_US, reason)
 }
 
 /// What the disk says to a person, in a few sentences.

@@ -168,7 +168,7 @@ fn start_cores(
     asked_to_stop: Bell,
 ) -> Result<Vec<CoreThread<()>>, Exit> {
     let executors = placements.len();
-    let spin = spin(&shared.settings);
+    let spin = spin(&shared.settings, gather::cpu_quota_milli());
     let (tellers, mut listens): (Vec<_>, Vec<IdentityChannel>) =
         (1..executors).map(|_| mpsc::channel()).unzip();
     listens.reverse();
@@ -193,9 +193,9 @@ fn start_cores(
 
 /// How long executors look for something to do before they sleep. Under a quota of CPU they do not: what they
 /// use it up for is missing where there is something to do.
-fn spin(settings: &Settings) -> Duration {
+fn spin(settings: &Settings, cpu_quota_milli: Option<u64>) -> Duration {
     let spin = Duration::from_micros(settings.node.spin_us);
-    if spin.is_zero() || gather::cpu_quota_milli().is_none() {
+    if spin.is_zero() || cpu_quota_milli.is_none() {
         return spin;
     }
     tracing::info!("executors sleep as soon as they have nothing to do: there is a quota of CPU (spin_us)");
@@ -472,4 +472,17 @@ pub fn follow_parent(parent: Option<u32>) -> Result<(), Exit> {
     let Some(parent) = parent else { return Ok(()) };
     process::die_with_parent(parent)
         .map_err(|source| Exit::Io { what: "following the parent process".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executors_do_not_look_for_work_under_a_quota() {
+        let settings =
+            Settings::of_layers(&[("test".into(), "[node]\nspin_us = 300".into())]).expect("sound");
+        assert_eq!(spin(&settings, None), Duration::from_micros(300));
+        assert_eq!(spin(&settings, Some(1500)), Duration::ZERO);
+    }
 }
