@@ -19,6 +19,10 @@ for file in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
     [ "$governor" = performance ] || echo "echo performance > $file   # is $governor"
 done
 [ "$found" = yes ] || echo "# no governors here: a virtual machine, most likely"
+halt=/sys/module/haltpoll/parameters/guest_halt_poll_ns
+if [ "$(cat /sys/devices/system/cpu/cpuidle/current_driver 2>/dev/null)" = haltpoll ] && [ -r $halt ]; then
+    [ "$(cat $halt)" != 0 ] || echo "echo 200000 > $halt   # is 0: an idle virtual CPU halts at once"
+fi
 source=/sys/devices/system/clocksource/clocksource0
 if [ -r $source/current_clocksource ]; then
     echo "# clock: $(cat $source/current_clocksource), of $(cat $source/available_clocksource)"
