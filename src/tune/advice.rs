@@ -27,8 +27,6 @@ const CHANGES_LEAST: u64 = 1 << 20;
 const CACHE_LEAST: u64 = 8 << 20;
 const CACHE_MOST: u64 = 4 << 30;
 const READY_MOST: u64 = 512 << 20;
-/// How long a core looks for more, in microseconds; measured, see `tuning/README.md`.
-const SPIN_US: u64 = 200;
 const SEGMENT_LEAST: u64 = 16 << 20;
 const SEGMENT_MOST: u64 = 256 << 20;
 /// A lane that writes to the disk alone should fill a segment in no less than this.
@@ -222,7 +220,7 @@ fn spin(host: &Host) -> Choice {
     }
     let reason = "A busy core looks for more before it sleeps: longer than a message and a durable write of \
                   a fast disk take.";
-    choice("spin_us", SPIN_US, reason)
+    choice("spin_us", Node::default().spin_us, reason)
 }
 
 /// What the disk says to a person, in a few sentences.

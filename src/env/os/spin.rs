@@ -58,7 +58,7 @@ impl Waits {
     }
 
     fn is_next_short(self) -> bool {
-        !self.limit.is_zero() && self.short >= SHORT_WAITS_MIN
+        self.short >= SHORT_WAITS_MIN
     }
 
     fn after(self, wait: Duration) -> Self {
